@@ -1,0 +1,75 @@
+"""What a user submits: the body of ``POST /v1/fine_tuning/jobs``, and the resources it asks for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TrainingStage = Literal["stage1", "stage2"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+class Contract(BaseModel):
+    """Base of the contract's models: unknown keys are errors, instances do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Contract):
+    """One gang: all of its workers start together or none does."""
+
+    workers: int = Field(2, ge=1, le=1024, description="DeepSpeed ranks of a training run")
+    cpus_per_worker: float = Field(1.0, gt=0, le=1024)
+    gpus_per_worker: float = Field(0.0, ge=0, le=8)
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Precision = Field("auto", description="auto: bf16 where the device has it, else fp32")
+
+
+class Hyperparameters(Contract):
+    """Training settings of one stage; defaults suit small runs."""
+
+    n_epochs: int = Field(1, ge=1, le=1000)
+    learning_rate: float = Field(4e-4, gt=0, description="peak rate of everything but the gates")
+    gate_learning_rate: float = Field(1e-2, gt=0, description="peak rate of the gates, which never decay")
+    weight_decay: float = Field(0.02, ge=0)
+    warmup_share: float = Field(0.06, ge=0, lt=1, description="share of the steps with a rising rate")
+    gradient_clip: float = Field(1.0, gt=0)
+    row_tokens: int = Field(256, ge=16, le=65536, description="tokens of a packed row")
+    rows_per_step: int = Field(2, ge=1, description="packed rows of one optimizer step, over all workers")
+    lora_rank: int = Field(16, ge=1, le=512, description="stage 2 only")
+
+
+class StageRequest(Contract):
+    """One training stage: its data and its settings."""
+
+    stage: TrainingStage
+    training_file: str
+    validation_file: str | None = None
+    template: str = Field("alpaca", description="prompt template by name")
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)  # type: ignore[arg-type]
+
+
+class JobRequest(Contract):
+    """A job: the two-stage pipeline on one base and one encoder."""
+
+    model: str = Field(description="name of a base model in the object store")
+    encoder: str = Field("imagebind", description="name of the frozen media encoder")
+    training_file: str | None = Field(None, description="OpenAI's field; must be the first stage's file when given")
+    stages: tuple[StageRequest, ...] = Field(min_length=1, max_length=2)
+    resources: Resources = Field(default_factory=Resources)  # type: ignore[arg-type]
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+
+    @model_validator(mode="after")
+    def _stages_are_one_pipeline(self) -> JobRequest:
+        order = [stage.stage for stage in self.stages]
+        if order != ["stage1", "stage2"]:
+            raise ValueError(
+                f"stages must be stage1 followed by stage2, but are {' then '.join(order)}; "
+                "starting from an earlier job's stage 1 is not supported yet"
+            )
+        if self.training_file not in (None, self.stages[0].training_file):
+            raise ValueError("training_file must be stages[0].training_file, or be left out")
+        return self

@@ -1,0 +1,55 @@
+"""The object store's layout: every key comes from here."""
+
+from __future__ import annotations
+
+MLFLOW_PREFIX = "mlflow"
+
+
+def file(file_id: str) -> str:
+    """An uploaded file's bytes."""
+    return f"files/{file_id}/content"
+
+
+def base(name: str) -> str:
+    """Prefix of a base model's folder; its ``MANIFEST.json`` is written last."""
+    return f"bases/{name}"
+
+
+def dataset(dataset_id: str) -> str:
+    """Prefix of a compiled dataset."""
+    return f"datasets/{dataset_id}"
+
+
+def run(job_id: str, run: str) -> str:
+    """Prefix of everything one run of a job writes."""
+    return f"jobs/{job_id}/{run}"
+
+
+def spec(job_id: str, run_name: str, attempt_number: int) -> str:
+    """The spec that an attempt reads."""
+    return f"{run(job_id, run_name)}/attempts/{attempt_number}/spec.json"
+
+
+def attempt_log(job_id: str, run_name: str, attempt_number: int) -> str:
+    """An attempt's driver log, kept when the cluster is gone."""
+    return f"{run(job_id, run_name)}/attempts/{attempt_number}/logs/driver.log"
+
+
+def checkpoint(job_id: str, run_name: str, step: int) -> str:
+    """Prefix of a checkpoint."""
+    return f"{run(job_id, run_name)}/checkpoints/step-{step:08d}"
+
+
+def report(job_id: str, run_name: str, filename: str) -> str:
+    """A report file of a run."""
+    return f"{run(job_id, run_name)}/report/{filename}"
+
+
+def model(model_id: str) -> str:
+    """Prefix of a finished adapter."""
+    return f"models/{model_id}"
+
+
+def manifest(prefix: str) -> str:
+    """The manifest of a prefix: written last, and what is without it does not exist."""
+    return f"{prefix}/MANIFEST.json"

@@ -1,0 +1,63 @@
+"""The bind network: an encoder's feature vector becomes a vector in LLaMA's word space.
+
+Source: ImageBind-LLM (arXiv 2309.03905), section 3.1.1. Shape suffixes: S samples, F feature
+dimension, C model dimension, H hidden dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NormName = Literal["rms", "layer"]
+RMS_NORM_EPS = 1e-6  # the released code's default, independent of LLaMA's own norm_eps
+HIDDEN_MULTIPLE = 4
+NUM_BLOCKS = 3
+
+
+class BindNetwork(nn.Module):
+    """``Linear(F, C)`` followed by three gated residual blocks of hidden size ``4 C``.
+
+    Input ``features_SF``, output ``bound_SC`` (the paper's ``T_I``), in the dtype of the weights.
+    """
+
+    def __init__(self, feature_dim: int, model_dim: int, norm: NormName = "rms") -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.project = nn.Linear(feature_dim, model_dim, bias=True)
+        self.blocks = nn.ModuleList(_BindBlock(model_dim, norm) for _ in range(NUM_BLOCKS))
+
+    def forward(self, features_SF: Tensor) -> Tensor:
+        bound_SC: Tensor = self.project(features_SF.to(self.project.weight.dtype))
+        for block in self.blocks:
+            bound_SC = block(bound_SC)
+        return bound_SC
+
+
+class _BindBlock(nn.Module):
+    """``x + w3(silu(w1(n)) * w2(n))`` with ``n = norm(x)``; the linears have no bias."""
+
+    def __init__(self, model_dim: int, norm: NormName) -> None:
+        super().__init__()
+        hidden_dim = HIDDEN_MULTIPLE * model_dim
+        self.norm: nn.Module = (
+            nn.RMSNorm(model_dim, eps=RMS_NORM_EPS) if norm == "rms" else nn.LayerNorm(model_dim)
+        )
+        self.w1 = nn.Linear(model_dim, hidden_dim, bias=False)
+        self.w2 = nn.Linear(model_dim, hidden_dim, bias=False)
+        self.w3 = nn.Linear(hidden_dim, model_dim, bias=False)
+
+    def forward(self, x_SC: Tensor) -> Tensor:
+        normed_SC = self.norm(x_SC)
+        update_SC: Tensor = self.w3(F.silu(self.w1(normed_SC)) * self.w2(normed_SC))
+        return x_SC + update_SC
+
+
+def count_parameters(feature_dim: int, model_dim: int) -> int:
+    """Number of parameters of an RMSNorm bind network, by arithmetic (608,190,464 at 1024 -> 4096)."""
+    block = 3 * HIDDEN_MULTIPLE * model_dim * model_dim + model_dim
+    return feature_dim * model_dim + model_dim + NUM_BLOCKS * block
+
+

@@ -1,0 +1,176 @@
+"""The object store. A prefix becomes real by its manifest, which is written last and only once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ibllm_core.contract import layout
+from ibllm_core.errors import IntegrityError, ObjectExistsError, ObjectMissingError, StorageError
+from ibllm_core.settings import StorageSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CHUNK = 1 << 20
+
+
+class ObjectStore:
+    """Files and folders in one bucket; every method raises ``StorageError`` or one of its children."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self.bucket = settings.bucket
+        self.endpoint = settings.endpoint
+        self._s3: S3Client = boto3.client(
+            "s3",
+            endpoint_url=settings.endpoint,
+            aws_access_key_id=settings.access_key,
+            aws_secret_access_key=settings.secret_key,
+            region_name="us-east-1",
+            config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
+        )
+
+    def uri(self, key: str) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{key}"
+
+    def put(self, key: str, body: bytes, *, only_new: bool = False) -> None:
+        """Write an object; with ``only_new`` raise ``ObjectExistsError`` where it exists already."""
+        with _translated(key):
+            if only_new:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
+            else:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def put_json(self, key: str, value: Any) -> None:
+        """Write an object as JSON."""
+        self.put(key, json.dumps(value, indent=1).encode())
+
+    def upload(self, key: str, source: BinaryIO) -> None:
+        """Stream a file into an object, in parts where it is large."""
+        with _translated(key):
+            self._s3.upload_fileobj(source, self.bucket, key)
+
+    def get(self, key: str) -> bytes:
+        """Read a whole object."""
+        with _translated(key):
+            return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def get_json(self, key: str) -> Any:
+        """Read an object as JSON."""
+        return json.loads(self.get(key))
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read an object in pieces of at most 1 MiB."""
+        with _translated(key):
+            yield from self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(CHUNK)
+
+    def lines(self, key: str) -> Iterator[bytes]:
+        """Read an object line by line, without holding it in memory."""
+        with _translated(key):
+            yield from self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_lines(CHUNK)
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is there."""
+        try:
+            with _translated(key):
+                self._s3.head_object(Bucket=self.bucket, Key=key)
+        except ObjectMissingError:
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing what is not there is no error."""
+        with _translated(key):
+            self._s3.delete_object(Bucket=self.bucket, Key=key)
+
+    def list(self, prefix: str) -> list[str]:
+        """The keys below a prefix, in order."""
+        with _translated(prefix):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def upload_folder(self, prefix: str, folder: Path, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Upload every file of a folder and then its manifest, which is returned.
+
+        Whoever finds the manifest finds every file complete. Where the manifest exists already, that one stands
+        and is returned, since a prefix never changes once it is real.
+        """
+        files = {}
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            name = path.relative_to(folder).as_posix()
+            with path.open("rb") as source:
+                self.upload(f"{prefix}/{name}", source)
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        manifest = {**(extra or {}), "files": files}
+        try:
+            self.put(layout.manifest(prefix), json.dumps(manifest, indent=1).encode(), only_new=True)
+        except ObjectExistsError:
+            return self.manifest(prefix)
+        return manifest
+
+    def manifest(self, prefix: str) -> dict[str, Any]:
+        """The manifest of a prefix; ``ObjectMissingError`` where the prefix does not exist."""
+        manifest: dict[str, Any] = self.get_json(layout.manifest(prefix))
+        return manifest
+
+    def download_folder(self, prefix: str, cache: Path) -> Path:
+        """Fetch a prefix into ``cache`` once, verified against its manifest, and return the folder.
+
+        A second call finds the folder and asks the store for the manifest only. ``IntegrityError`` names the file
+        whose bytes are wrong.
+        """
+        manifest = self.manifest(prefix)
+        folder = cache / prefix
+        for name, expected in manifest["files"].items():
+            path = folder / name
+            if path.exists() and path.stat().st_size == expected["bytes"]:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.name + f".{id(self)}.part")
+            with partial.open("wb") as target:
+                for chunk in self.stream(f"{prefix}/{name}"):
+                    target.write(chunk)
+            if sha256_of(partial) != expected["sha256"]:
+                partial.unlink()
+                raise IntegrityError(
+                    f"{self.uri(prefix)}/{name} does not have the checksum of its manifest: upload it again", key=name
+                )
+            partial.replace(path)
+        return folder
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def manifest_sha256(manifest: dict[str, Any]) -> str:
+    """One hash for all files of a manifest: names and checksums in order."""
+    listing = "".join(f"{name} {entry['sha256']}\n" for name, entry in sorted(manifest["files"].items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    """Turn boto's exceptions into ours, once, here."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in ("404", "NoSuchKey", "NotFound"):
+            raise ObjectMissingError(f"the object store has no {key}", key=key) from error
+        if code in ("412", "PreconditionFailed"):
+            raise ObjectExistsError(f"{key} exists already", key=key) from error
+        raise StorageError(f"the object store refused {key}: {error}", key=key) from error
+    except BotoCoreError as error:
+        raise StorageError(f"the object store cannot be reached for {key}: {error}", key=key) from error

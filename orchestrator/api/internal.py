@@ -1,0 +1,63 @@
+"""What attempts say to the service: progress, events, the outcome. Each attempt has a token of its own."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Response
+
+from ibllm_core.contract.run_spec import EventReport, Outcome, Progress
+from orchestrator.api.dependencies import SessionOf, bearer_of
+from orchestrator.db.models import Attempt, Event, Run
+from orchestrator.errors import AuthenticationError, ConflictError
+from orchestrator.ids import new_id
+
+
+def _attempt(
+    attempt_id: str, session: SessionOf, authorization: Annotated[str | None, Header()] = None
+) -> Attempt:
+    """The attempt whose token the caller has; an ended attempt may not speak any more."""
+    attempt = session.get(Attempt, attempt_id)
+    if attempt is None or not secrets.compare_digest(bearer_of(authorization).encode(), attempt.token.encode()):
+        raise AuthenticationError("this token does not belong to an attempt of that id")
+    if attempt.finished_at is not None:
+        raise ConflictError(f"attempt {attempt_id} has ended ({attempt.reason}); stop the process that still speaks")
+    return attempt
+
+
+AttemptOf = Annotated[Attempt, Depends(_attempt)]
+router = APIRouter(prefix="/internal/attempts/{attempt_id}", include_in_schema=False)
+
+
+@router.post("/progress", status_code=204)
+def progress(body: Progress, attempt: AttemptOf, session: SessionOf) -> Response:
+    """A heartbeat. Written past the run's version guard: it decides nothing."""
+    attempt.heartbeat_at = datetime.now(UTC)
+    session.flush()
+    session.query(Run).filter(Run.id == attempt.run_id).update(
+        {Run.progress: body.model_dump(mode="json")}, synchronize_session=False
+    )
+    session.commit()
+    return Response(status_code=204)
+
+
+@router.post("/events", status_code=204)
+def event(body: EventReport, attempt: AttemptOf, session: SessionOf) -> Response:
+    """A line of the job's story."""
+    run = session.get_one(Run, attempt.run_id)
+    session.add(
+        Event(id=new_id("ftevent"), job_id=run.job_id, level=body.level, message=body.message, data=body.data)
+    )
+    session.commit()
+    return Response(status_code=204)
+
+
+@router.post("/outcome", status_code=204)
+def outcome(body: Outcome, attempt: AttemptOf, session: SessionOf) -> Response:
+    """How the attempt ended; the first word counts."""
+    if attempt.outcome is None:
+        attempt.outcome = body.model_dump(mode="json")
+        session.commit()
+    return Response(status_code=204)

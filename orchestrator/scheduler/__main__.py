@@ -1,0 +1,61 @@
+"""The scheduler's process: one leader by advisory lock, a pass every half second."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from ibllm_core.settings import StorageSettings
+from ibllm_core.storage import ObjectStore
+from orchestrator.cluster.ray_cluster import RayCluster
+from orchestrator.db.session import connect, session_factory
+from orchestrator.registry.mlflow_registry import Registry
+from orchestrator.scheduler.effects import World
+from orchestrator.scheduler.reconciler import Reconciler
+from orchestrator.settings import ServiceSettings
+
+PASS_SECONDS = 0.5
+LEADER_LOCK = 0x1B11_0001  # any number that nothing else in the database locks
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run until SIGTERM; a second scheduler waits for the lock, and takes over when the first one goes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    settings = ServiceSettings()  # type: ignore[call-arg]
+    engine = connect(settings.database_url)
+    world = World(
+        ray=RayCluster(settings.ray_dashboard_url, sys.executable),
+        registry=Registry(settings.mlflow_url),
+        store=ObjectStore(StorageSettings()),  # type: ignore[call-arg]
+        service_url=settings.service_url,
+    )
+    reconciler = Reconciler(session_factory(engine), world)
+    with engine.connect() as lock:
+        while not lock.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
+            lock.rollback()
+            if stop.wait(PASS_SECONDS):
+                return 0
+        lock.commit()
+        log.info("leading")
+        while not stop.wait(PASS_SECONDS):
+            try:
+                lock.scalar(text("SELECT 1"))  # a lost connection is a lost lock
+                lock.commit()
+                reconciler.run_once()
+            except OperationalError as error:
+                log.error("the database went away; starting anew: %s", error)
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

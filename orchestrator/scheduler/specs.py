@@ -1,0 +1,83 @@
+"""The spec of an attempt, from the job's request and the outputs of its earlier runs: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ibllm_core.contract import layout
+from ibllm_core.contract.job_spec import JobRequest, StageRequest
+from ibllm_core.contract.run_spec import CompileInput, CompileSpec, EvaluateSpec, RunSpec, TrainSpec
+from ibllm_core.contract.states import RunKind
+from orchestrator.db.models import Attempt, Job, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecSources:
+    """What a spec is made of beside the attempt: the job's parsed request, its files, its runs' outputs."""
+
+    request: JobRequest
+    file_sha256: dict[str, str]
+    outputs: dict[str, dict[str, Any]]
+    service_url: str
+
+
+def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec:
+    """The spec for an attempt of ``run``; parents have succeeded, so that their outputs are there."""
+    request = sources.request
+    common: dict[str, Any] = {
+        "job_id": job.id,
+        "run_id": run.id,
+        "attempt_id": attempt.id,
+        "attempt_number": attempt.number,
+        "service_url": sources.service_url,
+        "token": attempt.token,
+        "base": request.model,
+        "encoder": request.encoder,
+        "seed": request.seed,
+        "resources": request.resources,
+    }
+    if run.kind == RunKind.COMPILE:
+        return CompileSpec(**common, inputs=_inputs(sources))
+    datasets = sources.outputs[RunKind.COMPILE]["datasets"]
+    if run.kind == RunKind.EVALUATE:
+        first, second = request.stages
+        return EvaluateSpec(
+            **common,
+            stage1_adapter=sources.outputs[RunKind.STAGE1]["adapter"],
+            stage2_adapter=sources.outputs[RunKind.STAGE2]["adapter"],
+            caption_dataset=datasets.get(first.validation_file),
+            question_dataset=datasets.get(second.validation_file),
+            caption_template=first.template,
+            question_template=second.template,
+            mlflow_run_id=run.mlflow_run_id,
+        )
+    is_first = run.kind == RunKind.STAGE1
+    stage = request.stages[0 if is_first else 1]
+    return TrainSpec(
+        **common,
+        stage=stage.stage,
+        dataset=datasets[stage.training_file],
+        parent_adapter=None if is_first else sources.outputs[RunKind.STAGE1]["adapter"],
+        hyperparameters=stage.hyperparameters,
+        mlflow_run_id=run.mlflow_run_id,
+        adapter_prefix=f"{layout.run(job.id, run.kind)}/adapter" if is_first else layout.model(job.id),
+    )
+
+
+def files_of(stage: StageRequest) -> tuple[str, ...]:
+    """The files of a stage: training, and validation where there is one."""
+    return tuple(file for file in (stage.training_file, stage.validation_file) if file)
+
+
+def _inputs(sources: SpecSources) -> tuple[CompileInput, ...]:
+    return tuple(
+        CompileInput(
+            file_id=file_id,
+            sha256=sources.file_sha256[file_id],
+            template=stage.template,
+            row_tokens=stage.hyperparameters.row_tokens,
+        )
+        for stage in sources.request.stages
+        for file_id in files_of(stage)
+    )

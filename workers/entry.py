@@ -1,0 +1,85 @@
+"""The entry point of every Ray job: ``python -m workers.entry KEY``, with the key of the attempt's spec."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+
+from pydantic import TypeAdapter
+
+from ibllm_core.contract.run_spec import CompileSpec, EvaluateSpec, Outcome, RunSpec
+from ibllm_core.contract.states import TerminationReason
+from ibllm_core.errors import CoreError, InvalidDataError, InvalidSpecError
+from ibllm_core.settings import StorageSettings
+from ibllm_core.storage import ObjectStore
+from workers.reporting import Reporter
+from workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+def main(spec_key: str) -> int:
+    """Run one attempt to its end, and say how it ended; the exit status is 0 on success only."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    store = ObjectStore(StorageSettings())  # type: ignore[call-arg]
+    spec: RunSpec = TypeAdapter(RunSpec).validate_json(store.get(spec_key))
+    with Reporter(spec) as reporter:
+        try:
+            outcome = _run(spec, store, reporter)
+        except Exception as error:
+            log.error("%s", traceback.format_exc())
+            outcome = outcome_of(error)
+        reporter.outcome(outcome)
+    log.info("ended: %s %s", outcome.reason, outcome.message)
+    return 0 if outcome.reason.is_success else 1
+
+
+def _run(spec: RunSpec, store: ObjectStore, reporter: Reporter) -> Outcome:
+    settings = WorkerSettings()  # type: ignore[call-arg]
+    # Imported here: a compile run needs no DeepSpeed, a training run no Ray Data.
+    if isinstance(spec, CompileSpec):
+        from workers import compile as compile_run
+
+        return compile_run.run(spec, store, settings, reporter)
+    if isinstance(spec, EvaluateSpec):
+        from workers import evaluate
+
+        return evaluate.run(spec, store, settings, reporter)
+    from workers.train import driver
+
+    return driver.run(spec)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Name the reason of an exception; the chain of causes is searched, since Ray wraps what workers raise."""
+    causes = list(_chain(error))
+    for cause in causes:
+        if isinstance(cause, InvalidSpecError | InvalidDataError):
+            return Outcome(reason=TerminationReason.USER_ERROR, message=cause.message)
+        if isinstance(cause, MemoryError) or type(cause).__name__ in ("OutOfMemoryError", "OutOfMemory"):
+            return Outcome(
+                reason=TerminationReason.OUT_OF_MEMORY,
+                message=f"out of memory ({cause}): lower hyperparameters.row_tokens or rows_per_step",
+            )
+    root = causes[-1]
+    message = root.message if isinstance(root, CoreError) else f"{type(root).__name__}: {root}"
+    return Outcome(reason=TerminationReason.INFRASTRUCTURE, message=message[:2000])
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception with everything that it wraps: ``cause`` is Ray's, ``worker_failures`` Ray Train's."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if current is None or current in found:
+            continue
+        found.append(current)
+        waiting += [current.__cause__, getattr(current, "cause", None)]
+        waiting += list((getattr(current, "worker_failures", None) or {}).values())
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

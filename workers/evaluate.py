@@ -1,0 +1,181 @@
+"""The evaluate run: held-out captions and questions, with the right picture and with a shuffled one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ibllm_core import adapter
+from ibllm_core.contract import layout
+from ibllm_core.contract import metrics as names
+from ibllm_core.contract.run_spec import EvaluateSpec, Outcome, Progress, ResultFile
+from ibllm_core.contract.states import TerminationReason
+from ibllm_core.data import dataset as datasets
+from ibllm_core.data.collate import collate
+from ibllm_core.data.dataset import NO_FEATURE, Dataset
+from ibllm_core.data.packing import pack
+from ibllm_core.data.prompts import prompt_tokens
+from ibllm_core.model.generation import generate
+from ibllm_core.model.imagebind_llm import ImageBindLLM
+from ibllm_core.storage import ObjectStore
+from workers.model_loading import choose_dtype, fetch_base, load_model
+from workers.reporting import Reporter
+from workers.settings import WorkerSettings
+from workers.tracking import MetricSpool
+
+ROWS_PER_BATCH = 4
+ANSWERS_PER_BATCH = 32
+CAPTION_TOKENS = 24
+ANSWER_TOKENS = 8
+SHOWN_CAPTIONS = 12
+
+
+def run(spec: EvaluateSpec, store: ObjectStore, settings: WorkerSettings, reporter: Reporter) -> Outcome:
+    """Measure both adapters; the figures are in the outcome, the samples in ``evaluation.json``."""
+    reporter.progress(Progress(phase="loading"))
+    torch.set_num_threads(max(1, round(spec.resources.workers * spec.resources.cpus_per_worker)))
+    base = fetch_base(store, spec.base, settings.ibllm_cache)
+    tokenizer = base.tokenizer()
+    dtype = choose_dtype(spec.resources.precision)
+    first = store.download_folder(spec.stage1_adapter, settings.ibllm_cache)
+    second = store.download_folder(spec.stage2_adapter, settings.ibllm_cache)
+    result: dict[str, Any] = {}
+    if spec.caption_dataset:
+        data = _dataset(store, spec.caption_dataset, settings.ibllm_cache)
+        header = adapter.read_header(first)
+        model = load_model(base, feature_dim=header.feature_dim, dtype=dtype, adapters=(first,)).eval()
+        result["stage1"] = _measure_captions(model, data, tokenizer, spec, reporter)
+    if spec.question_dataset:
+        data = _dataset(store, spec.question_dataset, settings.ibllm_cache)
+        header = adapter.read_header(second)
+        model = load_model(
+            base, feature_dim=header.feature_dim, dtype=dtype, lora_rank=header.lora_rank, adapters=(second,)
+        ).eval()
+        result["stage2"] = _measure_answers(model, data, tokenizer, spec, reporter)
+    with MetricSpool(settings.mlflow_tracking_uri, spec.mlflow_run_id, settings.ibllm_cache / "spool") as spool:
+        spool.log(0, _as_metrics(result))
+
+    body = json.dumps(result, indent=1).encode()
+    key = layout.report(spec.job_id, "evaluate", "evaluation.json")
+    store.put(key, body)
+    return Outcome(
+        reason=TerminationReason.SUCCEEDED,
+        outputs={stage: {k: v for k, v in part.items() if k != "samples"} for stage, part in result.items()},
+        result_files=(ResultFile(key=key, filename="evaluation.json", bytes=len(body)),),
+    )
+
+
+def shuffled_pictures(data: Dataset, seed: int) -> list[int]:
+    """For each sample a picture that is not its own, from the same dataset; text-only samples keep none."""
+    generator = np.random.default_rng(seed)
+    num_pictures = len(data.features)
+    if num_pictures < 2:
+        return [sample.feature for sample in data.samples]
+    return [
+        NO_FEATURE
+        if sample.feature == NO_FEATURE
+        else int((sample.feature + generator.integers(1, num_pictures)) % num_pictures)
+        for sample in data.samples
+    ]
+
+
+def _dataset(store: ObjectStore, identity: str, cache: Path) -> Dataset:
+    return datasets.read(store.download_folder(layout.dataset(identity), cache))
+
+
+def _measure_captions(
+    model: ImageBindLLM, data: Dataset, tokenizer: Any, spec: EvaluateSpec, reporter: Reporter
+) -> dict[str, Any]:
+    right = [sample.feature for sample in data.samples]
+    losses = {}
+    variants = (("eval_loss_before", None), ("eval_loss", right), ("eval_loss_shuffled", shuffled_pictures(data, 0)))
+    for step, (name, pictures) in enumerate(variants):
+        reporter.progress(Progress(phase="caption loss", step=step, total_steps=len(variants)))
+        losses[name] = _mean_loss(model, data, pictures, tokenizer.eos_token_id)
+    captions = [i for i, sample in enumerate(data.samples) if sample.feature != NO_FEATURE][:SHOWN_CAPTIONS]
+    prompts = [prompt_tokens(tokenizer, spec.caption_template, data.samples[i].instruction) for i in captions]
+    written = _answer(model, prompts, data.features[[right[i] for i in captions]], tokenizer, CAPTION_TOKENS)
+    samples = [
+        {
+            "row": data.samples[i].row,
+            "picture_sha256": data.feature_hashes[right[i]],
+            "true": data.samples[i].answer,
+            "generated": text,
+        }
+        for i, text in zip(captions, written, strict=True)
+    ]
+    return {**losses, "captions": len(data.samples), "samples": samples}
+
+
+def _measure_answers(
+    model: ImageBindLLM, data: Dataset, tokenizer: Any, spec: EvaluateSpec, reporter: Reporter
+) -> dict[str, Any]:
+    asked = [i for i, sample in enumerate(data.samples) if sample.feature != NO_FEATURE]
+    right = [data.samples[i].feature for i in asked]
+    wrong = [shuffled_pictures(data, 0)[i] for i in asked]
+    prompts = [prompt_tokens(tokenizer, spec.question_template, data.samples[i].instruction) for i in asked]
+    answers: dict[str, list[str]] = {}
+    batches = range(0, len(asked), ANSWERS_PER_BATCH)
+    for turn, (name, pictures) in enumerate((("right", right), ("shuffled", wrong))):
+        answers[name] = []
+        for done, start in enumerate(batches):
+            step = turn * len(batches) + done
+            reporter.progress(Progress(phase="answering questions", step=step, total_steps=2 * len(batches)))
+            part = slice(start, start + ANSWERS_PER_BATCH)
+            features = data.features[pictures[part]]
+            answers[name] += _answer(model, prompts[part], features, tokenizer, ANSWER_TOKENS)
+    truth = [data.samples[i].answer for i in asked]
+    samples = [
+        {"question": data.samples[i].instruction, "true": true, "right": a, "shuffled": b}
+        for i, true, a, b in zip(asked, truth, answers["right"], answers["shuffled"], strict=True)
+    ]
+    return {
+        "vqa_accuracy": _accuracy(answers["right"], truth),
+        "vqa_accuracy_shuffled": _accuracy(answers["shuffled"], truth),
+        "vqa_questions": len(asked),
+        "samples": samples[:100],
+    }
+
+
+@torch.inference_mode()
+def _mean_loss(model: ImageBindLLM, data: Dataset, pictures: Sequence[int] | None, pad_token: int) -> float:
+    """Mean loss a label token; ``pictures`` None is the plain LLaMA, which is what zero gates give."""
+    row_tokens = max(data.lengths)
+    rows = pack(range(len(data.samples)), data.lengths, row_tokens)
+    total, count = 0.0, 0
+    for start in range(0, len(rows), ROWS_PER_BATCH):
+        part = rows[start : start + ROWS_PER_BATCH]
+        batch = collate(data, part, row_tokens=row_tokens, pad_token=pad_token, feature_of=pictures)
+        losses = model.plain_losses(batch) if pictures is None else model(batch)
+        total, count = total + float(losses.sum()), count + losses.numel()
+    return total / count
+
+
+def _answer(
+    model: ImageBindLLM, prompts: Sequence[Sequence[int]], features: np.ndarray, tokenizer: Any, limit: int
+) -> list[str]:
+    written = generate(
+        model, prompts, torch.from_numpy(features), max_new_tokens=limit, eos_token=tokenizer.eos_token_id
+    )
+    return [tokenizer.decode(tokens).strip() for tokens in written]
+
+
+def _accuracy(answers: Sequence[str], truth: Sequence[str]) -> float:
+    """Share of answers equal to the truth but for case and outer space."""
+    return sum(a.strip().lower() == t.strip().lower() for a, t in zip(answers, truth, strict=True)) / len(truth)
+
+
+def _as_metrics(result: dict[str, Any]) -> dict[str, float]:
+    pairs = (
+        ("stage1", "eval_loss_before", names.EVAL_LOSS_BEFORE),
+        ("stage1", "eval_loss", names.EVAL_LOSS),
+        ("stage1", "eval_loss_shuffled", names.EVAL_LOSS_SHUFFLED),
+        ("stage2", "vqa_accuracy", names.EVAL_ACCURACY),
+        ("stage2", "vqa_accuracy_shuffled", names.EVAL_ACCURACY_SHUFFLED),
+    )
+    return {metric: result[stage][key] for stage, key, metric in pairs if stage in result}

@@ -1,0 +1,163 @@
+"""One rank of a training run: load, train, save, and say what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import distributed as dist
+
+from ibllm_core import adapter
+from ibllm_core.contract import layout
+from ibllm_core.contract import metrics as names
+from ibllm_core.contract.run_spec import Outcome, Progress, ResultFile, TrainSpec
+from ibllm_core.contract.states import TerminationReason
+from ibllm_core.data import dataset as datasets
+from ibllm_core.errors import InvalidDataError
+from ibllm_core.model.stages import freeze_for, hash_frozen_groups
+from ibllm_core.settings import StorageSettings
+from ibllm_core.storage import ObjectStore
+from workers.model_loading import choose_dtype, fetch_base, load_model
+from workers.reporting import Reporter
+from workers.settings import WorkerSettings
+from workers.tracking import MetricSpool
+from workers.train import checkpoint
+from workers.train.engine import build_engine, init_distributed
+from workers.train.loop import LoggedStep, train
+
+
+def train_worker(config: dict[str, str]) -> None:
+    """Ray Train's loop function; rank 0's report carries the outcome."""
+    spec = TrainSpec.model_validate_json(config["spec"])
+    init_distributed()
+    with Reporter(spec) as reporter:
+        outcome = _train(spec, WorkerSettings(), ObjectStore(StorageSettings()), reporter)  # type: ignore[call-arg]
+    ray.train.report({"outcome": outcome.model_dump(mode="json")})
+
+
+def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, reporter: Reporter) -> Outcome:
+    is_first = dist.get_rank() == 0
+    node = ray.get_runtime_context().get_node_id()
+    if is_first:
+        reporter.progress(Progress(phase="loading", nodes=(node,)))
+    torch.manual_seed(spec.seed)
+    base = fetch_base(store, spec.base, settings.ibllm_cache)
+    data = datasets.read(store.download_folder(layout.dataset(spec.dataset), settings.ibllm_cache))
+    parents = (store.download_folder(spec.parent_adapter, settings.ibllm_cache),) if spec.parent_adapter else ()
+    dtype = choose_dtype(spec.resources.precision)
+    lora_rank = spec.hyperparameters.lora_rank if spec.stage == "stage2" else 0
+    feature_dim = data.features.shape[1]
+    model = load_model(base, feature_dim=feature_dim, dtype=dtype, lora_rank=lora_rank, adapters=parents)
+    freeze_for(spec.stage, model)
+    frozen_before = hash_frozen_groups(model) if is_first else {}
+    engine = build_engine(model, spec.hyperparameters, zero_stage=spec.resources.zero_stage, dtype=dtype)
+
+    history = _History(spec, reporter, node)
+    with contextlib.ExitStack() as stack:
+        if is_first:
+            history.spool = stack.enter_context(
+                MetricSpool(settings.mlflow_tracking_uri, spec.mlflow_run_id, settings.ibllm_cache / "spool")
+            )
+        steps = train(
+            engine,
+            model,
+            data,
+            spec.hyperparameters,
+            seed=spec.seed,
+            pad_token=base.tokenizer().eos_token_id,
+            on_log=history.add,
+        )
+    weights, moments = checkpoint.gather_trained(engine)
+    if not is_first:
+        return Outcome(reason=TerminationReason.SUCCEEDED)
+
+    reporter.progress(Progress(phase="saving", step=steps, total_steps=steps, nodes=(node,)))
+    frozen_after = hash_frozen_groups(model)
+    if frozen_after != frozen_before:
+        moved = [group for group in frozen_before if frozen_before[group] != frozen_after.get(group)]
+        raise InvalidDataError(f"frozen weights moved in training: {', '.join(moved)}; the adapter is not saved")
+    state = {"step": steps, "seed": spec.seed, "base_sha256": base.sha256, "dataset": spec.dataset}
+    checkpoint.save(
+        store,
+        layout.checkpoint(spec.job_id, spec.stage, steps),
+        weights=weights,
+        moments=moments,
+        state=state,
+    )
+    header = adapter.AdapterHeader(
+        stage=spec.stage,
+        feature_dim=feature_dim,
+        lora_rank=lora_rank,
+        base=spec.base,
+        base_sha256=base.sha256,
+        encoder=spec.encoder,
+        dataset=spec.dataset,
+        parent=spec.parent_adapter,
+        job_id=spec.job_id,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        adapter.save(Path(folder), header, {**adapter.adapted_tensors(model), **weights})
+        manifest = store.upload_folder(spec.adapter_prefix, Path(folder), {"header": header.model_dump()})
+    outputs = {
+        "adapter": spec.adapter_prefix,
+        "adapter_sha256": manifest["files"][adapter.FILENAME]["sha256"],
+        "frozen_before": frozen_before,
+        "frozen_after": frozen_after,
+        "steps": steps,
+        "world_size": engine.world_size,
+        "zero_stage": spec.resources.zero_stage,
+        "dtype": str(dtype).removeprefix("torch."),
+        "trained_parameters": sum(t.numel() for t in weights.values()),
+        "trained_tokens": sum(data.lengths) * spec.hyperparameters.n_epochs,
+    }
+    result = history.publish(store)
+    return Outcome(reason=TerminationReason.SUCCEEDED, outputs=outputs, result_files=(result,))
+
+
+class _History:
+    """Every logged step: as progress and in MLflow while training, as the stage's metrics file at its end."""
+
+    spool: MetricSpool | None = None
+
+    def __init__(self, spec: TrainSpec, reporter: Reporter, node: str) -> None:
+        self._spec = spec
+        self._reporter = reporter
+        self._node = node
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, logged: LoggedStep) -> None:
+        values = logged.metrics
+        self._rows.append({"step": logged.step, **values})
+        if self.spool:
+            self.spool.log(logged.step, values)
+        self._reporter.progress(
+            Progress(
+                phase="training",
+                step=logged.step,
+                total_steps=logged.total_steps,
+                seconds_left=None if logged.step == 0 else logged.seconds_left,
+                loss=values.get(names.TRAIN_LOSS),
+                tokens_per_second=values.get(names.TRAIN_TOKENS_PER_SECOND),
+                gate_abs_mean=values[names.GATE_ABS_MEAN],
+                nodes=(self._node,),
+            )
+        )
+
+    def publish(self, store: ObjectStore) -> ResultFile:
+        """Write OpenAI's result file, a CSV with a row a logged step; empty cells were not measured."""
+        columns = list(dict.fromkeys(name for row in reversed(self._rows) for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        body = text.getvalue().encode()
+        filename = f"{self._spec.stage}_metrics.csv"
+        key = layout.report(self._spec.job_id, self._spec.stage, filename)
+        store.put(key, body)
+        return ResultFile(key=key, filename=filename, bytes=len(body))
