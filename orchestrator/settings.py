@@ -1,4 +1,4 @@
-"""The service's settings: read once at start from ``IBLLM_…`` variables or a ``.env``; docs/settings.md has every key."""
+"""The service's settings: read once at start from ``IBLLM_…`` variables or a ``.env``; see docs/settings.md."""
 
 from __future__ import annotations
 

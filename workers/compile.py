@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,51 +20,116 @@ from ibllm_core.data import dataset
 from ibllm_core.data.prompts import Tokenizer, tokenise
 from ibllm_core.encoders.base import load_encoder
 from ibllm_core.errors import InvalidDataError
-from ibllm_core.storage import ObjectStore, manifest_sha256
+from ibllm_core.storage import ObjectStore
 from workers.model_loading import fetch_base
 from workers.reporting import Reporter
 from workers.settings import WorkerSettings
 
 BATCH = 16
+BLOCK = 64  # pictures of a Ray Data block: small enough to keep all actors busy to the end
 BAD_SHARE_LIMIT = 0.01
 # Half a core each: Ray Data's own short tasks need the rest of what the run was admitted with.
 ENCODER_CPUS = 0.5
-log = logging.getLogger(__name__)
 
 
 def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporter: Reporter) -> Outcome:
     """Compile every input that no earlier job compiled; the outcome maps file ids to dataset ids."""
     reporter.progress(Progress(phase="loading"))
-    ray.init(log_to_driver=True)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     base = fetch_base(store, spec.base, settings.ibllm_cache)
-    tokenizer = base.tokenizer()
-    encoder = load_encoder(spec.encoder)
-    datasets: dict[str, str] = {}
-    for number, item in enumerate(spec.inputs, start=1):
-        identity = dataset.dataset_id(
+    tokenizer, encoder = base.tokenizer(), load_encoder(spec.encoder)
+    datasets = {
+        item.file_id: dataset.dataset_id(
             file_sha256=item.sha256,
             encoder_sha256=encoder.sha256,
-            tokenizer_sha256=manifest_sha256(store.manifest(layout.base(spec.base))),
+            tokenizer_sha256=base.sha256,
             template=item.template,
             row_tokens=item.row_tokens,
         )
-        datasets[item.file_id] = identity
-        if store.exists(layout.manifest(layout.dataset(identity))):
-            reporter.event(f"file {item.file_id} was compiled before: {identity} is used again")
-            continue
-        phase = f"file {number} of {len(spec.inputs)}"
-        compiled = _compile(spec, item, store, tokenizer, phase, reporter)
-        _publish(store, identity, compiled, spec, item)
-        counts = {"samples": len(compiled.data.samples), "pictures": len(compiled.data.features)}
-        reporter.event(f"compiled {item.file_id}: {counts['samples']} samples", data=counts)
+        for item in spec.inputs
+    }
+    missing = [
+        item for item in spec.inputs if not store.exists(layout.manifest(layout.dataset(datasets[item.file_id])))
+    ]
+    if len(missing) < len(spec.inputs):
+        reporter.event(f"{len(spec.inputs) - len(missing)} of {len(spec.inputs)} files were compiled before")
+    sources = [_read(item, store) for item in missing]
+    pictures = {sha256: image for source in sources for sha256, image in source.pictures.items()}
+    encoded = _encode(spec, pictures, reporter)
+    for source in sources:
+        compiled = _assemble(source, encoded, tokenizer, encoder.feature_dim)
+        _publish(store, datasets[source.item.file_id], compiled, spec, source.item)
+        counts = {
+            "samples": len(compiled.data.samples),
+            "pictures": len(compiled.data.features),
+            "quarantined": len(compiled.quarantined),
+        }
+        reporter.event(f"compiled {source.item.file_id}: {counts['samples']} samples", data=counts)
     return Outcome(reason=TerminationReason.SUCCEEDED, outputs={"datasets": datasets})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A file as it was read: its good rows with the hash of each one's picture, and the bad ones."""
+
+    item: CompileInput
+    rows: list[tuple[int, ChatSample, str | None]]
+    pictures: dict[str, bytes]
+    quarantined: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Encoded:
+    """Vectors of the pictures that could be read, reasons of the others; both by hash."""
+
+    vectors: dict[str, np.ndarray]
+    bad: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Compiled:
     data: dataset.Dataset
     quarantined: list[dict[str, Any]]
+
+
+def _read(item: CompileInput, store: ObjectStore) -> _Source:
+    source = _Source(item=item, rows=[], pictures={}, quarantined=[])
+    for row, line in enumerate(store.lines(layout.file(item.file_id)), start=1):
+        try:
+            sample = parse_row(line, row)
+        except InvalidDataError as error:
+            source.quarantined.append({"row": row, "reason": error.message})
+            continue
+        sha256 = hashlib.sha256(sample.image).hexdigest() if sample.image else None
+        if sha256 and sample.image:
+            source.pictures.setdefault(sha256, sample.image)
+        source.rows.append((row, sample, sha256))
+    return source
+
+
+def _encode(spec: CompileSpec, pictures: dict[str, bytes], reporter: Reporter) -> _Encoded:
+    """Encode distinct pictures once, in one Ray Data pipeline with a pool of encoder actors."""
+    encoded = _Encoded(vectors={}, bad={})
+    if not pictures:
+        return encoded
+    ray.init(log_to_driver=True)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    source = ray.data.from_items([{"sha256": key, "image": image} for key, image in pictures.items()])
+    pipeline = source.repartition(max(1, len(pictures) // BLOCK)).map_batches(
+        _EncoderActor,
+        fn_constructor_args=(spec.encoder,),
+        batch_size=BATCH,
+        compute=ray.data.ActorPoolStrategy(size=spec.resources.workers),
+        num_cpus=ENCODER_CPUS,
+        num_gpus=spec.resources.gpus_per_worker or None,
+    )
+    for row in pipeline.iter_rows():
+        if row["reason"]:
+            encoded.bad[row["sha256"]] = row["reason"]
+        else:
+            encoded.vectors[row["sha256"]] = row["vector"]
+        done = len(encoded.vectors) + len(encoded.bad)
+        reporter.progress(Progress(phase="encoding pictures", step=done, total_steps=len(pictures)))
+    return encoded
 
 
 class _EncoderActor:
@@ -89,76 +152,42 @@ class _EncoderActor:
         return {"sha256": batch["sha256"], "vector": vectors, "reason": np.array(reasons, dtype=object)}
 
 
-def _compile(
-    spec: CompileSpec, item: CompileInput, store: ObjectStore, tokenizer: Tokenizer, phase: str, reporter: Reporter
-) -> _Compiled:
-    rows: list[tuple[int, ChatSample, str | None]] = []
-    pictures: dict[str, bytes] = {}
-    quarantined: list[dict[str, Any]] = []
-    for row, line in enumerate(store.lines(layout.file(item.file_id)), start=1):
-        try:
-            sample = parse_row(line, row)
-        except InvalidDataError as error:
-            quarantined.append({"row": row, "reason": error.message})
-            continue
-        sha256 = hashlib.sha256(sample.image).hexdigest() if sample.image else None
-        if sha256 and sample.image:
-            pictures.setdefault(sha256, sample.image)
-        rows.append((row, sample, sha256))
-
-    vectors: dict[str, np.ndarray] = {}
-    bad: dict[str, str] = {}
-    for encoded in _encode(spec, pictures):
-        if encoded["reason"]:
-            bad[encoded["sha256"]] = encoded["reason"]
-        else:
-            vectors[encoded["sha256"]] = encoded["vector"]
-        reporter.progress(
-            Progress(phase=f"encoding {phase}", step=len(vectors) + len(bad), total_steps=len(pictures))
-        )
-
-    hashes = sorted(vectors)
+def _assemble(source: _Source, encoded: _Encoded, tokenizer: Tokenizer, feature_dim: int) -> _Compiled:
+    """Join tokens and vectors into a dataset; what cannot be used goes to quarantine with its reason."""
+    item = source.item
+    hashes = sorted(source.pictures.keys() & encoded.vectors.keys())
     feature_of = {sha256: index for index, sha256 in enumerate(hashes)}
+    quarantined = list(source.quarantined)
     samples = []
-    for row, sample, sha256 in rows:
+    for row, sample, sha256 in source.rows:
         tokenised = tokenise(tokenizer, item.template, sample.instruction, sample.answer)
-        if sha256 in bad:
-            quarantined.append({"row": row, "reason": f"row {row}: {bad[sha256 or '']}"})
-        elif len(tokenised.tokens) > item.row_tokens:
-            quarantined.append(
-                {
-                    "row": row,
-                    "reason": f"row {row} has {len(tokenised.tokens)} tokens, a packed row {item.row_tokens}: "
-                    "shorten it or raise hyperparameters.row_tokens",
-                }
+        problem = _problem_of(sha256, encoded, len(tokenised.tokens), item.row_tokens)
+        if problem:
+            quarantined.append({"row": row, "reason": f"row {row}: {problem}"})
+            continue
+        feature = feature_of[sha256] if sha256 else dataset.NO_FEATURE
+        samples.append(
+            dataset.CompiledSample.of(
+                tokenised, feature=feature, row=row, instruction=sample.instruction, answer=sample.answer
             )
-        else:
-            feature = feature_of[sha256] if sha256 else dataset.NO_FEATURE
-            samples.append(
-                dataset.CompiledSample.of(
-                    tokenised, feature=feature, row=row, instruction=sample.instruction, answer=sample.answer
-                )
-            )
+        )
     _refuse_if_too_bad(item.file_id, len(samples), quarantined)
-    width = len(next(iter(vectors.values()))) if vectors else load_encoder(spec.encoder).feature_dim
-    features = np.stack([vectors[h] for h in hashes]) if hashes else np.zeros((0, width), dtype=np.float32)
+    features = np.zeros((len(hashes), feature_dim), dtype=np.float32)
+    for index, sha256 in enumerate(hashes):
+        features[index] = encoded.vectors[sha256]
     data = dataset.Dataset(samples=samples, features=features, feature_hashes=hashes)
     return _Compiled(data=data, quarantined=quarantined)
 
 
-def _encode(spec: CompileSpec, pictures: dict[str, bytes]) -> Iterator[dict[str, Any]]:
-    if not pictures:
-        return
-    source = ray.data.from_items([{"sha256": key, "image": image} for key, image in pictures.items()])
-    encoded = source.repartition(max(spec.resources.workers * 4, 1)).map_batches(
-        _EncoderActor,
-        fn_constructor_args=(spec.encoder,),
-        batch_size=BATCH,
-        compute=ray.data.ActorPoolStrategy(size=spec.resources.workers),
-        num_cpus=ENCODER_CPUS,
-        num_gpus=spec.resources.gpus_per_worker or None,
-    )
-    yield from encoded.iter_rows()
+def _problem_of(sha256: str | None, encoded: _Encoded, num_tokens: int, row_tokens: int) -> str:
+    if sha256 in encoded.bad:
+        return encoded.bad[sha256]
+    if num_tokens > row_tokens:
+        return (
+            f"it has {num_tokens} tokens, a packed row only {row_tokens}: shorten it or raise "
+            "hyperparameters.row_tokens"
+        )
+    return ""
 
 
 def _refuse_if_too_bad(file_id: str, good: int, quarantined: list[dict[str, Any]]) -> None:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def main(spec_key: str) -> int:
     """Run one attempt to its end, and say how it ended; the exit status is 0 on success only."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    store = ObjectStore(StorageSettings())  # type: ignore[call-arg]
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each heartbeat
+    store = ObjectStore(StorageSettings())
     spec: RunSpec = TypeAdapter(RunSpec).validate_json(store.get(spec_key))
     with Reporter(spec) as reporter:
         try:
@@ -36,7 +37,7 @@ def main(spec_key: str) -> int:
 
 
 def _run(spec: RunSpec, store: ObjectStore, reporter: Reporter) -> Outcome:
-    settings = WorkerSettings()  # type: ignore[call-arg]
+    settings = WorkerSettings()
     # Imported here: a compile run needs no DeepSpeed, a training run no Ray Data.
     if isinstance(spec, CompileSpec):
         from workers import compile as compile_run
@@ -48,7 +49,7 @@ def _run(spec: RunSpec, store: ObjectStore, reporter: Reporter) -> Outcome:
         return evaluate.run(spec, store, settings, reporter)
     from workers.train import driver
 
-    return driver.run(spec)
+    return driver.run(spec, settings)
 
 
 def outcome_of(error: BaseException) -> Outcome:

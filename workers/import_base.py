@@ -19,12 +19,12 @@ from ibllm_core.storage import ObjectStore
 
 
 def main(name: str, source: Path) -> int:
-    """Upload a base under a name, unless it is there already; prints what it did."""
-    store = ObjectStore(StorageSettings())  # type: ignore[call-arg]
+    """Upload a base under a name, unless it is there already; says what it did."""
+    store = ObjectStore(StorageSettings())
     prefix = layout.base(name)
     try:
         if store.exists(layout.manifest(prefix)):
-            print(f"base {name} is in the object store already")
+            sys.stdout.write(f"base {name} is in the object store already\n")
             return 0
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) if source.is_file() else source
@@ -32,21 +32,21 @@ def main(name: str, source: Path) -> int:
                 unpack_gguf(source, folder)
             manifest = store.upload_folder(prefix, folder, {"name": name})
     except CoreError as error:
-        print(error.message, file=sys.stderr)
+        sys.stderr.write(error.message + "\n")
         return 1
     size = sum(entry["bytes"] for entry in manifest["files"].values())
-    print(f"base {name}: {len(manifest['files'])} files, {size / 1e6:.0f} MB")
+    sys.stdout.write(f"base {name}: {len(manifest['files'])} files, {size / 1e6:.0f} MB\n")
     return 0
 
 
 def unpack_gguf(source: Path, folder: Path) -> None:
     """Write a GGUF file as a bf16 safetensors folder with its tokenizer."""
     where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
-    quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)  # save_pretrained refuses a model that says it is quantised
     plain = LlamaForCausalLM(LlamaConfig(**settings)).to(torch.bfloat16)
-    plain.load_state_dict(quantised.state_dict())
+    plain.load_state_dict(quantised.state_dict())  # copies into bf16
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
 

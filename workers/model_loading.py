@@ -25,6 +25,7 @@ class Base:
     sha256: str
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that lies beside the weights."""
         return backbone.load_tokenizer(self.folder)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 import httpx
@@ -54,9 +55,9 @@ class Reporter:
         with self._lock:
             self._progress = progress
 
-    def event(self, message: str, *, level: str = "info", data: dict[str, object] | None = None) -> None:
+    def event(self, message: str, *, level: str = "info", data: Mapping[str, object] | None = None) -> None:
         """Queue an event for the user to read; never blocks."""
-        report = EventReport.model_validate({"level": level, "message": message, "data": data or {}})
+        report = EventReport.model_validate({"level": level, "message": message, "data": dict(data or {})})
         with self._lock:
             self._events.append(report)
         self._wake.set()

@@ -12,5 +12,5 @@ class WorkerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore")
 
-    ibllm_cache: Path = Path("/tmp/ibllm-cache")
+    ibllm_cache: Path
     mlflow_tracking_uri: str

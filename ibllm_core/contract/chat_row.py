@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from ibllm_core.errors import InvalidDataError
 
@@ -47,9 +48,7 @@ def parse_row(line: str | bytes, row: int) -> ChatSample:
             "one image",
             row=row,
         )
-    return ChatSample(
-        instruction="\n".join(texts), answer=answer, image=_decode(images[0], row) if images else None
-    )
+    return ChatSample(instruction="\n".join(texts), answer=answer, image=_decode(images[0], row) if images else None)
 
 
 def _wrong_turns(row: int) -> InvalidDataError:
@@ -58,13 +57,13 @@ def _wrong_turns(row: int) -> InvalidDataError:
     )
 
 
-def _split_parts(content: object, row: int) -> tuple[list[str], list[str]]:
+def _split_parts(content: Any, row: int) -> tuple[list[str], list[str]]:
     if isinstance(content, str):
         return [content], []
     texts: list[str] = []
     images: list[str] = []
     try:
-        for part in content if isinstance(content, list) else [None]:
+        for part in content:
             if part["type"] == "text":
                 texts.append(str(part["text"]))
             elif part["type"] == "image_url":

@@ -22,7 +22,7 @@ class Resources(Contract):
     workers: int = Field(2, ge=1, le=1024, description="DeepSpeed ranks of a training run")
     cpus_per_worker: float = Field(1.0, gt=0, le=1024)
     gpus_per_worker: float = Field(0.0, ge=0, le=8)
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Literal[1, 2] = 2
     precision: Precision = Field("auto", description="auto: bf16 where the device has it, else fp32")
 
 
@@ -47,7 +47,7 @@ class StageRequest(Contract):
     training_file: str
     validation_file: str | None = None
     template: str = Field("alpaca", description="prompt template by name")
-    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)  # type: ignore[arg-type]
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
 
 
 class JobRequest(Contract):
@@ -57,7 +57,7 @@ class JobRequest(Contract):
     encoder: str = Field("imagebind", description="name of the frozen media encoder")
     training_file: str | None = Field(None, description="OpenAI's field; must be the first stage's file when given")
     stages: tuple[StageRequest, ...] = Field(min_length=1, max_length=2)
-    resources: Resources = Field(default_factory=Resources)  # type: ignore[arg-type]
+    resources: Resources = Field(default_factory=Resources)
     seed: int = Field(0, ge=0, le=2**31 - 1)
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     metadata: dict[str, str] = Field(default_factory=dict, max_length=16)

@@ -17,6 +17,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether the job will never change again."""
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
@@ -62,6 +63,7 @@ class TerminationReason(StrEnum):
 
     @property
     def is_success(self) -> bool:
+        """Whether the attempt did what it was for."""
         return self is TerminationReason.SUCCEEDED
 
 

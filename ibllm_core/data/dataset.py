@@ -1,8 +1,8 @@
 """A compiled dataset on disk: token shards beside the feature vectors of the distinct pictures.
 
-``samples.parquet`` has a row a sample (``tokens``, ``prompt_length``, ``feature``, ``row``, ``instruction``, ``answer``),
-``features.parquet`` a row a distinct picture (``sha256``, ``vector``). ``feature`` is a row number of the latter, -1 for
-a text-only sample.
+``samples.parquet`` has a row a sample (``tokens``, ``prompt_length``, ``feature``, ``row``, ``instruction``,
+``answer``), ``features.parquet`` a row a distinct picture (``sha256``, ``vector``). ``feature`` is a row number of the
+latter, -1 for a text-only sample.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Dataset:
 
     @property
     def lengths(self) -> list[int]:
+        """Tokens of each sample."""
         return [len(sample.tokens) for sample in self.samples]
 
 

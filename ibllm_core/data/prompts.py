@@ -19,7 +19,8 @@ class Tokenizer(Protocol):
     bos_token_id: int | None
     eos_token_id: int
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)

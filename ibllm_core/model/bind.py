@@ -30,6 +30,7 @@ class BindNetwork(nn.Module):
         self.blocks = nn.ModuleList(_BindBlock(model_dim, norm) for _ in range(NUM_BLOCKS))
 
     def forward(self, features_SF: Tensor) -> Tensor:
+        """Map feature vectors to bound vectors ``[S, C]``."""
         bound_SC: Tensor = self.project(features_SF.to(self.project.weight.dtype))
         for block in self.blocks:
             bound_SC = block(bound_SC)
@@ -42,9 +43,7 @@ class _BindBlock(nn.Module):
     def __init__(self, model_dim: int, norm: NormName) -> None:
         super().__init__()
         hidden_dim = HIDDEN_MULTIPLE * model_dim
-        self.norm: nn.Module = (
-            nn.RMSNorm(model_dim, eps=RMS_NORM_EPS) if norm == "rms" else nn.LayerNorm(model_dim)
-        )
+        self.norm: nn.Module = nn.RMSNorm(model_dim, eps=RMS_NORM_EPS) if norm == "rms" else nn.LayerNorm(model_dim)
         self.w1 = nn.Linear(model_dim, hidden_dim, bias=False)
         self.w2 = nn.Linear(model_dim, hidden_dim, bias=False)
         self.w3 = nn.Linear(hidden_dim, model_dim, bias=False)
@@ -59,5 +58,3 @@ def count_parameters(feature_dim: int, model_dim: int) -> int:
     """Number of parameters of an RMSNorm bind network, by arithmetic (608,190,464 at 1024 -> 4096)."""
     block = 3 * HIDDEN_MULTIPLE * model_dim * model_dim + model_dim
     return feature_dim * model_dim + model_dim + NUM_BLOCKS * block
-
-

@@ -35,7 +35,7 @@ def generate(
     cache = None
     with model.injector.use(model.layer_vectors(features_SF), torch.arange(len(prompts))[:, None]):
         for _ in range(max_new_tokens):
-            output = model.llama.model(  # type: ignore[operator, union-attr]
+            output = model.llama.model(
                 input_ids=tokens,
                 attention_mask=mask,
                 position_ids=positions,
@@ -43,7 +43,7 @@ def generate(
                 use_cache=True,
             )
             cache = output.past_key_values
-            chosen = model.llama.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)  # type: ignore[operator]
+            chosen = model.llama.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)
             open_samples &= chosen != eos_token
             for index in open_samples.nonzero()[:, 0].tolist():
                 answers[index].append(int(chosen[index]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import LlamaForCausalLM
 
 from ibllm_core.model import backbone
 from ibllm_core.model.bind import BindNetwork, NormName
@@ -36,7 +37,9 @@ class Batch:
 class ImageBindLLM(nn.Module):
     """The trainable parts around a frozen LLaMA. ``lora_rank`` 0 is stage 1, above 0 stage 2."""
 
-    def __init__(self, llama: nn.Module, feature_dim: int, *, norm: NormName = "rms", lora_rank: int = 0) -> None:
+    def __init__(
+        self, llama: LlamaForCausalLM, feature_dim: int, *, norm: NormName = "rms", lora_rank: int = 0
+    ) -> None:
         super().__init__()
         shape = backbone.shape_of(llama)
         self.shape = shape
@@ -45,8 +48,8 @@ class ImageBindLLM(nn.Module):
         self.fusion = TokenAdd(shape.num_layers).to(dtype)
         self.llama = llama
         if lora_rank:
-            adapt_linears(llama.model.layers, lora_rank)  # type: ignore[union-attr, arg-type]
-        self.injector = Injector(llama.model.layers)  # type: ignore[union-attr, arg-type]
+            adapt_linears(llama.model.layers, lora_rank)
+        self.injector = Injector(llama.model.layers)
 
     def layer_vectors(self, features_SF: Tensor) -> Tensor:
         """The table ``u_LSC`` that media adds to the residual stream; independent of the text."""

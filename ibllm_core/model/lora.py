@@ -24,6 +24,7 @@ class AdaptedLinear(nn.Module):
         self.bias = nn.Parameter(self.lora_up.weight.new_zeros(base.out_features)) if with_bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` to ``[..., out]``."""
         y: Tensor = self.base(x) + self.lora_up(self.lora_down(x))
         return y if self.bias is None else y + self.bias
 

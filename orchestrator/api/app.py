@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 def create_app() -> FastAPI:
     """Build the application from ``IBLLM_…`` settings; connects lazily."""
-    settings = ServiceSettings()  # type: ignore[call-arg]
+    settings = ServiceSettings()
     app = FastAPI(title="ibllm", version="0.1.0", docs_url="/docs", redoc_url=None)
     app.state.settings = settings
     app.state.sessions = session_factory(connect(settings.database_url))
-    app.state.store = ObjectStore(StorageSettings())  # type: ignore[call-arg]
+    app.state.store = ObjectStore(StorageSettings())
     for router in (files.router, jobs.router, models.router, cluster.router):
         app.include_router(router, prefix="/v1")
     app.include_router(internal.router)

@@ -10,14 +10,12 @@ from fastapi import APIRouter, Depends, Header, Response
 
 from ibllm_core.contract.run_spec import EventReport, Outcome, Progress
 from orchestrator.api.dependencies import SessionOf, bearer_of
-from orchestrator.db.models import Attempt, Event, Run
+from orchestrator.db.events import add_event
+from orchestrator.db.models import Attempt, Run
 from orchestrator.errors import AuthenticationError, ConflictError
-from orchestrator.ids import new_id
 
 
-def _attempt(
-    attempt_id: str, session: SessionOf, authorization: Annotated[str | None, Header()] = None
-) -> Attempt:
+def _attempt(attempt_id: str, session: SessionOf, authorization: Annotated[str | None, Header()] = None) -> Attempt:
     """The attempt whose token the caller has; an ended attempt may not speak any more."""
     attempt = session.get(Attempt, attempt_id)
     if attempt is None or not secrets.compare_digest(bearer_of(authorization).encode(), attempt.token.encode()):
@@ -47,9 +45,7 @@ def progress(body: Progress, attempt: AttemptOf, session: SessionOf) -> Response
 def event(body: EventReport, attempt: AttemptOf, session: SessionOf) -> Response:
     """A line of the job's story."""
     run = session.get_one(Run, attempt.run_id)
-    session.add(
-        Event(id=new_id("ftevent"), job_id=run.job_id, level=body.level, message=body.message, data=body.data)
-    )
+    add_event(session, run.job_id, body.message, level=body.level, data=body.data)
     session.commit()
     return Response(status_code=204)
 

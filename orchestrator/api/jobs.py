@@ -6,16 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
 from sqlalchemy import select, tuple_
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ibllm_core.contract import layout
+from ibllm_core.contract import layout, templates
 from ibllm_core.contract.job_spec import JobRequest
 from ibllm_core.contract.states import JobStatus, RunKind, RunState
-from ibllm_core.contract import templates
 from ibllm_core.storage import ObjectStore
 from orchestrator.api.dependencies import SessionOf, StoreOf, require_key
 from orchestrator.api.files import find as find_file
 from orchestrator.api.pages import page
+from orchestrator.db.events import add_event
 from orchestrator.db.models import Event, Job, Run
 from orchestrator.errors import ConflictError, InvalidRequestError, NotFoundError
 from orchestrator.ids import new_id
@@ -42,8 +43,12 @@ def create(
         Run(id=f"{job.id}-{kind}", position=position, kind=kind, outputs={}) for position, kind in enumerate(kinds)
     ]
     session.add(job)
-    message = f"the job was created with the runs {', '.join(kinds)}"
-    session.add(Event(id=new_id("ftevent"), job_id=job.id, message=message, data={}))
+    try:
+        session.flush()
+    except IntegrityError:  # the same key arrived twice at once; the other one won
+        session.rollback()
+        return shown(session.scalars(select(Job).where(Job.idempotency_key == idempotency_key)).one())
+    add_event(session, job.id, f"the job was created with the runs {', '.join(kinds)}")
     session.commit()
     session.refresh(job)
     return shown(job)

@@ -58,7 +58,7 @@ class RayCluster:
     def logs(self, attempt_id: str) -> str:
         """The driver's output so far."""
         with self._translated():
-            return self._jobs().get_job_logs(attempt_id)
+            return str(self._jobs().get_job_logs(attempt_id))
 
     def nodes(self) -> list[Node]:
         """The live nodes that offer CPUs or GPUs."""

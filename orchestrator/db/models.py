@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
@@ -17,7 +17,13 @@ Json = dict[str, Any]
 class Base(DeclarativeBase):
     """Base of all tables; times are with time zone, free-form values JSONB."""
 
-    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), Json: JSONB, list[str]: JSONB, int: BigInteger}
+    type_annotation_map: ClassVar = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        Json: JSONB,
+        list[str]: JSONB,
+        int: BigInteger,
+    }
 
 
 class File(Base):
@@ -80,11 +86,9 @@ class Run(Base):
     mlflow_run_id: Mapped[str | None]
 
     job: Mapped[Job] = relationship(back_populates="runs")
-    attempts: Mapped[list[Attempt]] = relationship(
-        back_populates="run", order_by="Attempt.number", lazy="selectin"
-    )
+    attempts: Mapped[list[Attempt]] = relationship(back_populates="run", order_by="Attempt.number", lazy="selectin")
 
-    __mapper_args__ = {"version_id_col": version}
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 (SQLAlchemy's own form)
 
 
 class Attempt(Base):

@@ -17,7 +17,7 @@ import psutil
 from orchestrator.local.errors import StackError
 
 DATA_VERSION = "1"
-PORT_NAMES = ("postgres", "s3", "mlflow", "ray", "ray_dashboard", "ray_agent", "api")
+PORT_NAMES = ("postgres", "s3", "mlflow", "ray", "ray_dashboard", "ray_agent", "ray_client", "api")
 S3_PORTS = 9  # SeaweedFS takes a run of ports, each of them plus 10,000 for gRPC where not told otherwise
 MIN_FREE_BYTES = 3 << 30
 CREDENTIAL_NAMES = ("api_key", "postgres_password", "s3_access_key", "s3_secret_key", "s3_signing_key", "ray_token")
@@ -31,22 +31,27 @@ class Home:
 
     @property
     def logs(self) -> Path:
+        """A log file for each part."""
         return self.root / "logs"
 
     @property
     def cache(self) -> Path:
+        """Bases and datasets as the workers of this machine fetched them."""
         return self.root / "cache"
 
     @property
     def credentials_file(self) -> Path:
+        """The generated credentials."""
         return self.root / "credentials.json"
 
     @property
     def ray_token_file(self) -> Path:
+        """Ray's token, in the form that Ray reads."""
         return self.root / "ray-token"
 
     @property
     def ports_file(self) -> Path:
+        """The ports that were chosen."""
         return self.root / "ports.json"
 
     @property
@@ -71,7 +76,9 @@ class Home:
             version.write_text(DATA_VERSION + "\n")
             self._make_sockets()
         except OSError as error:
-            raise StackError(f"{self.root} cannot be written ({error.strerror}): free its disk or its rights") from error
+            raise StackError(
+                f"{self.root} cannot be written ({error.strerror}): free its disk or its rights"
+            ) from error
         free = shutil.disk_usage(self.root).free
         if free < MIN_FREE_BYTES:
             raise StackError(
@@ -118,7 +125,8 @@ def check_port(name: str, port: int, ports_file: Path) -> None:
 
 def _owner_of(port: int) -> str:
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        local = tuple(connection.laddr)
+        if connection.status == psutil.CONN_LISTEN and port in local and connection.pid:
             return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return "another process"
 

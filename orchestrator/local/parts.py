@@ -98,10 +98,9 @@ def _postgres(home: Home) -> Part:
 def _s3(home: Home) -> Part:
     port = home.ports()["s3"]
     keys = home.credentials()
-    names = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
-    names += ("filer.port", "filer.port.grpc", "admin.port")
-    signing = ("WEED_JWT_SIGNING_KEY", "WEED_JWT_SIGNING_READ_KEY")
-    signing += ("WEED_JWT_FILER_SIGNING_KEY", "WEED_JWT_FILER_SIGNING_READ_KEY")
+    names = [f"{part}.port{kind}" for part in ("s3", "master", "volume", "filer") for kind in ("", ".grpc")]
+    names.append("admin.port")
+    signing = [f"WEED_JWT_{filer}SIGNING{read}_KEY" for filer in ("", "FILER_") for read in ("", "_READ")]
     return Part(
         name="s3",
         address=f"http://127.0.0.1:{port}",
@@ -139,7 +138,7 @@ def _ray(home: Home) -> Part:
     return Part(
         name="ray",
         address=dashboard,
-        ports=(ports["ray"], ports["ray_dashboard"], ports["ray_agent"]),
+        ports=tuple(ports[name] for name in ("ray", "ray_dashboard", "ray_agent", "ray_client")),
         command=[
             str(Path(sys.executable).parent / "ray"),
             "start",
@@ -150,12 +149,21 @@ def _ray(home: Home) -> Part:
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={ports['ray_dashboard']}",
             f"--dashboard-agent-listen-port={ports['ray_agent']}",
+            f"--ray-client-server-port={ports['ray_client']}",
+            "--min-worker-port=0",  # free ports, so that two stacks on one machine never meet
+            "--max-worker-port=0",
             f"--num-cpus={os.cpu_count()}",
             f"--object-store-memory={OBJECT_STORE_BYTES}",
             f"--temp-dir={home.sockets / 'ray'}",
             "--disable-usage-stats",
         ],
-        environment=service_environment(home),
+        # Ray lowers its workers' priority by default, and then anything else on the machine slows training.
+        # The other switch keeps Ray on 127.0.0.1, which it would else exchange for the machine's outer address.
+        environment={
+            **service_environment(home),
+            "RAY_worker_niceness": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        },
         healthy=lambda: _answers(f"{dashboard}/api/gcs_healthz", token),
     )
 

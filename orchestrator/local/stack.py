@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -81,7 +82,8 @@ class Stack:
         return [self._status_of(part, supervisor if running else None) for part in all_parts.build(self.home)]
 
     def _status_of(self, part: Part, supervisor: Supervisor | None) -> PartStatus:
-        record = supervisor.state(part.name) if supervisor else {"statename": "STOPPED", "pid": 0}
+        stopped = {"statename": "STOPPED", "pid": 0}
+        record: dict[str, Any] = supervisor.state(part.name) if supervisor else stopped
         return PartStatus(
             name=part.name,
             address=part.address,
@@ -223,7 +225,5 @@ def _make_databases(home: Home) -> None:
         known = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
         for name in DATABASES:
             if name not in known:
-                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+                connection.execute(f'CREATE DATABASE "{name}"')
     migrate(all_parts.service_environment(home)["IBLLM_DATABASE_URL"])
-
-

@@ -12,7 +12,7 @@ from ibllm_core.contract.states import TerminationReason
 from orchestrator.errors import RegistryUnreachableError
 
 EXPERIMENT = "default-project"
-ALIAS = "latest"
+ALIAS = "newest"  # "latest" is reserved by MLflow
 
 
 class Registry:
@@ -38,9 +38,7 @@ class Registry:
 
     def finish_run(self, mlflow_run_id: str, reason: TerminationReason, attempts: int) -> None:
         """Close a run for its reason: whatever happened to the worker, no run stays RUNNING."""
-        status = (
-            "FINISHED" if reason.is_success else "KILLED" if reason is TerminationReason.CANCELLED else "FAILED"
-        )
+        status = "FINISHED" if reason.is_success else "KILLED" if reason is TerminationReason.CANCELLED else "FAILED"
         with self._translated():
             self._client.set_tag(mlflow_run_id, "ibllm.reason", reason.value)
             self._client.set_tag(mlflow_run_id, "ibllm.attempts", str(attempts))
@@ -55,8 +53,8 @@ class Registry:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             known = [v for v in self._client.search_model_versions(f"name = '{name}'") if v.source == source]
-            version = known[0] if known else self._client.create_model_version(
-                name, source, run_id=mlflow_run_id, tags=tags
+            version = (
+                known[0] if known else self._client.create_model_version(name, source, run_id=mlflow_run_id, tags=tags)
             )
             self._client.set_registered_model_alias(name, ALIAS, version.version)
             return str(version.version)

@@ -30,12 +30,12 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
-    settings = ServiceSettings()  # type: ignore[call-arg]
+    settings = ServiceSettings()
     engine = connect(settings.database_url)
     world = World(
         ray=RayCluster(settings.ray_dashboard_url, sys.executable),
         registry=Registry(settings.mlflow_url),
-        store=ObjectStore(StorageSettings()),  # type: ignore[call-arg]
+        store=ObjectStore(StorageSettings()),
         service_url=settings.service_url,
     )
     reconciler = Reconciler(session_factory(engine), world)

@@ -33,9 +33,7 @@ class Gang:
     @staticmethod
     def of(resources: Resources) -> Gang:
         """The gang that a job's resources describe."""
-        return Gang(
-            workers=resources.workers, cpus=resources.cpus_per_worker, gpus=resources.gpus_per_worker
-        )
+        return Gang(workers=resources.workers, cpus=resources.cpus_per_worker, gpus=resources.gpus_per_worker)
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
@@ -70,9 +68,7 @@ class Plan:
     waiting: dict[str, Wait] = field(default_factory=dict)
 
 
-def plan(
-    pending: Sequence[PendingRun], active: Sequence[Gang], nodes: Sequence[Node] | None, now: datetime
-) -> Plan:
+def plan(pending: Sequence[PendingRun], active: Sequence[Gang], nodes: Sequence[Node] | None, now: datetime) -> Plan:
     """Admit what fits in the order of the jobs; ``nodes`` None means that the cluster cannot be reached."""
     admitted: list[str] = []
     waiting: dict[str, Wait] = {}

@@ -15,7 +15,8 @@ from ibllm_core.contract.job_spec import JobRequest
 from ibllm_core.contract.run_spec import Outcome
 from ibllm_core.contract.states import JobStatus, RunKind, RunState, TerminationReason
 from ibllm_core.errors import CoreError
-from orchestrator.db.models import Attempt, ClusterSnapshot, Event, File, Job, Run
+from orchestrator.db.events import add_event
+from orchestrator.db.models import Attempt, ClusterSnapshot, File, Job, Run
 from orchestrator.errors import ServiceError
 from orchestrator.ids import new_id
 from orchestrator.scheduler import effects, policy
@@ -30,6 +31,7 @@ DECIDERS: dict[str, ModuleType] = {
 }
 ACTIVE = (RunState.STARTING, RunState.RUNNING, RunState.STOPPING)
 OPEN_STATUSES = (JobStatus.QUEUED, JobStatus.RUNNING)
+REGISTER_MAX_AGE = timedelta(minutes=10)
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +63,7 @@ class Reconciler:
                 for run in job.runs:
                     if run.state != RunState.DONE:
                         self._move_run(session, job, run, decided, now)
+                        session.commit()
                 self._settle(session, job, now)
                 session.commit()
         except StaleDataError:
@@ -112,6 +115,21 @@ class Reconciler:
             log.warning("%s", error)
             return RayStatus.UNKNOWN
 
+    def _register(self, job: Job, now: datetime) -> str:
+        """Register the model; a registry that refuses for too long fails the job, whose weights stay in S3."""
+        try:
+            job.fine_tuned_model = effects.register(self._world, job)
+        except ServiceError as error:
+            waited = now - max(run.finished_at for run in job.runs if run.finished_at)
+            if waited < REGISTER_MAX_AGE:
+                raise
+            job.status = JobStatus.FAILED
+            message = f"the model could not be registered: {error}"
+            job.error = {"code": error.code, "message": message, "param": None}
+            return message
+        job.status = JobStatus.SUCCEEDED
+        return f"the job succeeded; its model is {job.fine_tuned_model}"
+
     def _nodes(self) -> list[policy.Node] | None:
         try:
             return self._world.ray.nodes()
@@ -127,9 +145,7 @@ class Reconciler:
             return
         failed = next((run for run in job.runs if run.reason != TerminationReason.SUCCEEDED), None)
         if failed is None:
-            job.fine_tuned_model = effects.register(self._world, job)
-            job.status = JobStatus.SUCCEEDED
-            message = f"the job succeeded; its model is {job.fine_tuned_model}"
+            message = self._register(job, now)
         elif failed.reason == TerminationReason.CANCELLED:
             job.status = JobStatus.CANCELLED
             message = "the job was cancelled"
@@ -139,11 +155,6 @@ class Reconciler:
             job.error = {"code": failed.reason, "message": message, "param": None}
         job.finished_at = now
         add_event(session, job.id, message, level="error" if job.status == JobStatus.FAILED else "info")
-
-
-def add_event(session: Session, job_id: str, message: str, *, level: str = "info") -> None:
-    """Put a line into a job's story, in the caller's transaction."""
-    session.add(Event(id=new_id("ftevent"), job_id=job_id, level=level, message=message, data={}))
 
 
 def _plan(jobs: object, nodes: list[policy.Node] | None, now: datetime) -> policy.Plan:

@@ -22,6 +22,7 @@ def gather_trained(engine: Engine) -> tuple[dict[str, torch.Tensor], dict[str, t
     """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+    _link_moments(engine.deepspeed.optimizer)
     weights: dict[str, torch.Tensor] = {}
     moments: dict[str, torch.Tensor] = {}
     for name, parameter in trained_parameters(engine.deepspeed.module):
@@ -29,6 +30,17 @@ def gather_trained(engine: Engine) -> tuple[dict[str, torch.Tensor], dict[str, t
         for moment in ("exp_avg", "exp_avg_sq"):
             moments[f"{name}/{moment}"] = safe_get_full_optimizer_state(parameter, moment).cpu()
     return weights, moments
+
+
+def _link_moments(optimizer: Any) -> None:
+    """Link every group's moments to its parameters.
+
+    DeepSpeed 0.19.8 links once, inside the step of the first parameter group, when the later groups (our gates) have no
+    moments yet; asking for theirs then fails.
+    """
+    if hasattr(optimizer, "_hp_optimizer_states_linked"):
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def save(

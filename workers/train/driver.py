@@ -7,11 +7,12 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ibllm_core.contract.run_spec import Outcome, TrainSpec
+from workers.settings import WorkerSettings
 from workers.train.worker import train_worker
 
 
-def run(spec: TrainSpec) -> Outcome:
-    """Train one stage; the last report of rank 0 is the outcome. Raises what a rank raised."""
+def run(spec: TrainSpec, settings: WorkerSettings) -> Outcome:
+    """Train one stage; what rank 0 returns is the outcome. Raises what a rank raised."""
     ray.init(log_to_driver=True)
     resources = spec.resources
     bundle = {"CPU": resources.cpus_per_worker}
@@ -25,8 +26,7 @@ def run(spec: TrainSpec) -> Outcome:
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=bundle,
         ),
-        run_config=RunConfig(name=spec.attempt_id, storage_path=f"/tmp/ray-train-{spec.job_id}"),
+        run_config=RunConfig(name=spec.attempt_id, storage_path=str(settings.ibllm_cache / "ray-train")),
     )
     result = trainer.fit()
-    assert result.metrics is not None  # rank 0 reports before it returns
-    return Outcome.model_validate(result.metrics["outcome"])
+    return Outcome.model_validate_json(result.return_value)

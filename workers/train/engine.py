@@ -64,6 +64,7 @@ def build_engine(model: nn.Module, settings: Hyperparameters, *, zero_stage: int
         ],
         betas=ADAM_BETAS,
         weight_decay=settings.weight_decay,
+        fused=True,
     )
     wrapped, *_ = deepspeed.initialize(
         model=model,

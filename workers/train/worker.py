@@ -32,13 +32,13 @@ from workers.train.engine import build_engine, init_distributed
 from workers.train.loop import LoggedStep, train
 
 
-def train_worker(config: dict[str, str]) -> None:
-    """Ray Train's loop function; rank 0's report carries the outcome."""
+def train_worker(config: dict[str, str]) -> str:
+    """Ray Train's loop function; returns the rank's outcome as JSON."""
     spec = TrainSpec.model_validate_json(config["spec"])
     init_distributed()
     with Reporter(spec) as reporter:
-        outcome = _train(spec, WorkerSettings(), ObjectStore(StorageSettings()), reporter)  # type: ignore[call-arg]
-    ray.train.report({"outcome": outcome.model_dump(mode="json")})
+        outcome = _train(spec, WorkerSettings(), ObjectStore(StorageSettings()), reporter)
+    return outcome.model_dump_json()
 
 
 def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, reporter: Reporter) -> Outcome:

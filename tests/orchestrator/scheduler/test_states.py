@@ -1,0 +1,86 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ibllm_core.contract.run_spec import Outcome
+from ibllm_core.contract.states import RunState, TerminationReason
+from orchestrator.scheduler.states import pending, running, starting, stopping
+from orchestrator.scheduler.views import MAX_ATTEMPTS, RayStatus, RunView
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DECIDERS = {"pending": pending, "starting": starting, "running": running, "stopping": stopping}
+
+
+def view(**changes: object) -> RunView:
+    values = {"now": NOW, "since": NOW, "num_attempts": 1, "cancel_requested": False, "ray": RayStatus.ALIVE}
+    return RunView(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def test_a_pending_run_starts_when_it_is_admitted() -> None:
+    assert pending.decide(view(admitted=True)).state is RunState.STARTING
+    assert pending.decide(view()).state is RunState.PENDING
+
+
+def test_a_pending_run_ends_with_its_parent() -> None:
+    assert pending.decide(view(parent_failed=True)).reason is TerminationReason.PARENT_FAILED
+
+
+def test_an_attempt_that_ray_does_not_know_is_submitted_again() -> None:
+    assert starting.decide(view(ray=RayStatus.MISSING)).submit
+    assert not starting.decide(view()).submit
+    assert not starting.decide(view(ray=RayStatus.UNKNOWN)).submit
+
+
+def test_the_first_heartbeat_makes_a_run_running() -> None:
+    assert starting.decide(view(heartbeat_at=NOW)).state is RunState.RUNNING
+
+
+def test_a_start_that_takes_too_long_is_stopped() -> None:
+    late = starting.decide(view(since=ago(starting.MAX_SECONDS + 1)))
+    assert (late.state, late.reason, late.stop) == (RunState.STOPPING, TerminationReason.START_TIMEOUT, True)
+
+
+def test_silence_stops_a_running_attempt() -> None:
+    quiet = view(heartbeat_at=ago(running.HEARTBEAT_MAX_SECONDS + 1), since=ago(900))
+    assert running.decide(quiet).reason is TerminationReason.HEARTBEAT_LOST
+    assert running.decide(view(heartbeat_at=ago(5), since=ago(900))).state is RunState.RUNNING
+
+
+def test_death_without_a_word_is_told_from_an_outcome_on_its_way() -> None:
+    just_now = view(ray=RayStatus.ENDED, heartbeat_at=ago(1), since=ago(60))
+    assert running.decide(just_now).state is RunState.RUNNING
+    gone = view(ray=RayStatus.ENDED, heartbeat_at=ago(running.OUTCOME_GRACE_SECONDS + 1), since=ago(60))
+    assert running.decide(gone).reason is TerminationReason.INFRASTRUCTURE
+
+
+@pytest.mark.parametrize("reason", list(TerminationReason))
+def test_retry_is_a_function_of_the_reason(reason: TerminationReason) -> None:
+    outcome = Outcome(reason=reason, message="so it ended")
+    first = running.decide(view(outcome=outcome, heartbeat_at=NOW))
+    last = running.decide(view(outcome=outcome, heartbeat_at=NOW, num_attempts=MAX_ATTEMPTS))
+    assert first.state is (RunState.PENDING if reason.is_retried else RunState.DONE)
+    assert last.state is RunState.DONE
+    assert first.reason is last.reason is reason
+
+
+@pytest.mark.parametrize("state", list(DECIDERS))
+def test_cancel_works_in_every_state(state: str) -> None:
+    decided = DECIDERS[state].decide(
+        view(cancel_requested=True, heartbeat_at=NOW, stop_reason=TerminationReason.CANCELLED)
+    )
+    assert decided.state in (RunState.DONE, RunState.STOPPING)
+
+
+def test_a_stopped_attempt_ends_for_the_reason_it_was_stopped_for() -> None:
+    stopped = view(ray=RayStatus.ENDED, stop_reason=TerminationReason.CANCELLED, cancel_requested=True)
+    assert stopping.decide(stopped).reason is TerminationReason.CANCELLED
+    assert stopping.decide(view(stop_reason=TerminationReason.HEARTBEAT_LOST)).stop
+
+
+def test_stopping_has_a_maximum_age() -> None:
+    stuck = view(since=ago(stopping.MAX_SECONDS + 1), ray=RayStatus.UNKNOWN, stop_reason=TerminationReason.CANCELLED)
+    assert stopping.decide(stuck).state is RunState.DONE

@@ -1,0 +1,16 @@
+from ibllm_core.data.dataset import NO_FEATURE, Dataset
+from workers.evaluate import shuffled_pictures
+
+
+def test_no_sample_keeps_its_own_picture(dataset: Dataset) -> None:
+    for seed in range(20):
+        shuffled = shuffled_pictures(dataset, seed)
+        for sample, picture in zip(dataset.samples, shuffled, strict=True):
+            if sample.feature == NO_FEATURE:
+                assert picture == NO_FEATURE
+            else:
+                assert picture not in (sample.feature, NO_FEATURE)
+
+
+def test_the_shuffle_is_the_same_every_time(dataset: Dataset) -> None:
+    assert shuffled_pictures(dataset, 0) == shuffled_pictures(dataset, 0)
