@@ -18,6 +18,7 @@ from orchestrator.local.home import Home
 SNAPSHOT_MAX_AGE = timedelta(seconds=15)
 OBJECT_STORE_BYTES = 256 << 20  # Ray's shared memory; a compile run holds little more than its pictures
 NOBODY = 65534
+STACK_MARK = "IBLLM_STACK"  # every process of a stack carries it, and no other does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def service_environment(home: Home) -> dict[str, str]:
     """What every process of ours needs to reach the others; the same names as in a real installation."""
     keys, ports = home.credentials(), home.ports()
     return {
-        "IBLLM_HOME": str(home.root),
+        STACK_MARK: str(home.root),
         "IBLLM_DATABASE_URL": f"postgresql+psycopg://ibllm:{keys['postgres_password']}@127.0.0.1:{ports['postgres']}/ibllm",
         "IBLLM_API_KEY": keys["api_key"],
         "IBLLM_SERVICE_URL": f"http://127.0.0.1:{ports['api']}",

@@ -158,17 +158,11 @@ class Stack:
 
 
 def _belongs_to(process: psutil.Process, home: Home) -> bool:
-    """Every process of the stack carries ``IBLLM_HOME``; the command that asks is none of them."""
-    if process.pid == os.getpid():
-        return False
+    """Whether a process carries the stack's mark; the command that asks does not."""
     try:
-        return process.environ().get("IBLLM_HOME") == str(home.root) and process.pid not in _ancestors()
+        return process.environ().get(all_parts.STACK_MARK) == str(home.root)
     except (psutil.Error, OSError):
         return False
-
-
-def _ancestors() -> set[int]:
-    return {parent.pid for parent in psutil.Process().parents()}
 
 
 def _quietly(end: Callable[[], None]) -> None:

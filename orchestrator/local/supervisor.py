@@ -14,7 +14,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from orchestrator.local.errors import StackError
 from orchestrator.local.home import Home
-from orchestrator.local.parts import Part
+from orchestrator.local.parts import STACK_MARK, Part
 
 START_SECONDS = 20.0
 STOP_SECONDS = 60.0
@@ -96,7 +96,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program(home: Home, part: Part) -> str:
-    environment = {"IBLLM_HOME": str(home.root), **part.environment}
+    environment = {STACK_MARK: str(home.root), **part.environment}
     pairs = ",".join(f'{key}="{_escaped(value)}"' for key, value in environment.items())
     # The kernel stops a part whose supervisor was killed, so that nothing is ever left without an owner.
     command = [str(shutil.which("setpriv")), "--pdeathsig=TERM", *part.command]

@@ -48,7 +48,7 @@ def test_a_folder_of_another_version_is_refused_and_left_alone(tmp_path: Path) -
 
 def test_a_full_disk_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
-    with pytest.raises(StackError, match="GB free.*--home"):
+    with pytest.raises(StackError, match=r"GB free.*--home"):
         Home(tmp_path / "new").prepare()
 
 
