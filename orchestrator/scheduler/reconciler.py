@@ -75,10 +75,12 @@ class Reconciler:
         view = self._view(job, run, decided, now)
         transition: Transition = DECIDERS[run.state].decide(view)
         if transition.stop:
-            self._world.ray.stop(run.attempts[-1].id)
+            effects.stop(self._world, run)
         if run.state in ACTIVE and transition.state in (RunState.PENDING, RunState.DONE):
             _finish_attempt(run, transition, now)
-            effects.close_attempt(self._world, job, run, transition.reason or TerminationReason.CANCELLED)
+            effects.keep_log(self._world, job, run)
+        if transition.state == RunState.DONE:
+            effects.close_tracking(self._world, run, transition.reason or TerminationReason.CANCELLED)
         changed = transition.state != run.state
         _apply(session, job, run, transition, now)
         if changed and transition.state == RunState.STARTING:

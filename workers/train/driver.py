@@ -8,7 +8,6 @@ from ray.train.torch import TorchTrainer
 
 from ibllm_core.contract.run_spec import Outcome, TrainSpec
 from workers.settings import WorkerSettings
-from workers.train.worker import train_worker
 
 
 def run(spec: TrainSpec, settings: WorkerSettings) -> Outcome:
@@ -19,7 +18,7 @@ def run(spec: TrainSpec, settings: WorkerSettings) -> Outcome:
     if resources.gpus_per_worker:
         bundle["GPU"] = resources.gpus_per_worker
     trainer = TorchTrainer(
-        train_worker,
+        _train_worker,
         train_loop_config={"spec": spec.model_dump_json()},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
@@ -30,3 +29,10 @@ def run(spec: TrainSpec, settings: WorkerSettings) -> Outcome:
     )
     result = trainer.fit()
     return Outcome.model_validate_json(result.return_value)
+
+
+def _train_worker(config: dict[str, str]) -> str:
+    """Import the model's packages in the workers alone: the driver would spend seconds on what it never uses."""
+    from workers.train.worker import train_worker
+
+    return train_worker(config)
