@@ -24,28 +24,27 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fine-tune Im
 console = Console(highlight=False)
 HomeOption = Annotated[Path, typer.Option("--home", envvar="IBLLM_HOME", help="data folder of the embedded stack")]
 DEFAULT_HOME = Path(".ibllm")
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command; what a user can mend is one sentence and exit status 1, Ctrl-C is 130."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    signal.signal(signal.SIGHUP, _as_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _as_interrupt)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # an exit status, where a command ended with typer.Exit or by Ctrl-C
     except (StackError, ClientError, PackageError) as error:
         console.print(f"[red]error:[/red] {error}", soft_wrap=True)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        console.print("[yellow]interrupted[/yellow]")
-        sys.exit(130)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
     except Exception as error:
         # typer's own usage errors know how to show themselves; anything else is a defect and keeps its trace.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             sys.exit(error.exit_code)
         raise
+    if code == INTERRUPTED:
+        console.print("[yellow]interrupted[/yellow]")
+    sys.exit(code or 0)
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:

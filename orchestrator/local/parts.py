@@ -35,6 +35,7 @@ class Part:
     healthy: Callable[[], bool]
     start_seconds: float = 60.0
     stop_signal: str = "TERM"
+    stops_as_group: bool = True
     needs: tuple[str, ...] = ()
 
 
@@ -95,6 +96,7 @@ def _postgres(home: Home) -> Part:
         ],
         healthy=lambda: _database_answers(database_url(home, "postgres")),
         stop_signal="INT",  # a fast shutdown; TERM would wait for all clients to leave
+        stops_as_group=False,
     )
 
 
@@ -168,6 +170,7 @@ def _ray(home: Home) -> Part:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         },
         healthy=lambda: _answers(f"{dashboard}/api/gcs_healthz", token),
+        stops_as_group=False,  # `ray start` stops its children in order within 2 s; all at once takes 20 s
     )
 
 

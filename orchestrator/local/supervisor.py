@@ -117,7 +117,7 @@ startsecs=1
 startretries=5
 stopsignal={part.stop_signal}
 stopwaitsecs=20
-stopasgroup={"false" if part.name == "postgres" else "true"}
+stopasgroup={"true" if part.stops_as_group else "false"}
 killasgroup=true
 redirect_stderr=true
 stdout_logfile={home.logs / f"{part.name}.log"}
