@@ -63,7 +63,8 @@ def _where(job: dict[str, Any]) -> str:
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # An identifier is there to be copied: it is never broken, other columns give way.
+        table.add_column(column, overflow="fold", no_wrap=column in ("job", "model"))
     return table
 
 
