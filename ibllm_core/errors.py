@@ -45,6 +45,12 @@ class BaseMismatchError(CoreError):
     code = "base_mismatch"
 
 
+class FrozenWeightsMovedError(CoreError):
+    """Training changed what must stay frozen: a defect, whose adapter must not be kept."""
+
+    code = "frozen_weights_moved"
+
+
 class StorageError(CoreError):
     """The object store refused or could not be reached; retrying later may help."""
 

@@ -110,7 +110,7 @@ def _check(request: JobRequest, session: Session, store: ObjectStore) -> None:
     """What the contract alone cannot know: that the base, the files and the templates exist and are good."""
     if not store.exists(layout.manifest(layout.base(request.model))):
         raise InvalidRequestError(
-            f"there is no base model {request.model!r} in the object store: bring it in with `ibllm base add`",
+            f"there is no base model {request.model!r} in the object store: bring it in with `ibllm import-base`",
             param="model",
             code="model_not_found",
         )

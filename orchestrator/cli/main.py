@@ -16,6 +16,7 @@ from rich.table import Table
 from orchestrator.cli import resources
 from orchestrator.cli.client import Client, ClientError
 from orchestrator.demo.packages import PackageError
+from orchestrator.local.bases import import_base
 from orchestrator.local.errors import StackError
 from orchestrator.local.parts import service_environment
 from orchestrator.local.stack import Stack
@@ -132,6 +133,13 @@ def demo(
     from orchestrator.demo.run import run_demo
 
     raise typer.Exit(run_demo(Stack(home), console, small=small))
+
+
+@app.command("import-base")
+def bring_base(name: str, source: Path, home: HomeOption = DEFAULT_HOME) -> None:
+    """Bring a base model into the object store: a safetensors folder with its tokenizer, or a GGUF file."""
+    _client(home)  # a clear word where no stack is up
+    console.print(import_base(name, source, service_environment(Stack(home).home)))
 
 
 @app.command()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,7 +18,7 @@ from ibllm_core.contract.job_spec import Hyperparameters
 from orchestrator.cli.client import Client
 from orchestrator.demo import data, packages, report
 from orchestrator.demo.watch import follow
-from orchestrator.local.errors import StackError
+from orchestrator.local.bases import import_base
 from orchestrator.local.parts import service_environment
 from orchestrator.local.stack import Stack
 
@@ -82,7 +79,7 @@ def _run_job(stack: Stack, sources: packages.Sources, console: Console, clock: _
         chosen = data.choose(sources, SMALL if small else data.FULL)
         files = _upload(client, chosen, folder)
     with clock.measure("base"), console.status(f"bringing {BASE} into the object store ..."):
-        _import_base(sources.base_gguf, environment)
+        import_base(BASE, sources.base_gguf, environment)
     key = {"Idempotency-Key": str(uuid.uuid4())}
     job = client.post("/fine_tuning/jobs", _job_request(files), headers=key)
     console.print(f"job {job['id']} was submitted")
@@ -107,14 +104,6 @@ def _upload(client: Client, chosen: data.DemoData, folder: Path) -> dict[str, st
         data.write_jsonl(path, rows)
         files[name] = client.upload(path)["id"]
     return files
-
-
-def _import_base(source: Path, environment: dict[str, str]) -> None:
-    """In a process of its own: reading a model needs torch, which the service does not know."""
-    command = [sys.executable, "-m", "workers.import_base", BASE, str(source)]
-    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise StackError(f"the base model could not be brought in: {result.stderr.strip()[-1000:]}")
 
 
 def _job_request(files: dict[str, str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ibllm_core.contract.job_spec import Hyperparameters
 from ibllm_core.data.collate import collate, count_labels
 from ibllm_core.data.dataset import Dataset
 from ibllm_core.data.packing import batches, count_steps
+from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from workers.train.engine import Engine, schedule, train_step
 
@@ -114,6 +115,6 @@ def _close(window: _Window, engine: Engine, model: ImageBindLLM, step: int, tota
         **gate_metrics(model),
     }
     if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss is not finite at step {step}: lower learning_rate, or use fp32")
+        raise InvalidSpecError(f"the loss is not finite at step {step}: lower learning_rate, or use fp32")
     left = (total - step) * seconds / window.steps
     return LoggedStep(step=step, total_steps=total, metrics=metrics, seconds_left=left)

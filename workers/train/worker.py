@@ -19,7 +19,7 @@ from ibllm_core.contract import metrics as names
 from ibllm_core.contract.run_spec import Outcome, Progress, ResultFile, TrainSpec
 from ibllm_core.contract.states import TerminationReason
 from ibllm_core.data import dataset as datasets
-from ibllm_core.errors import InvalidDataError
+from ibllm_core.errors import FrozenWeightsMovedError
 from ibllm_core.model.stages import freeze_for, hash_frozen_groups
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
@@ -81,7 +81,7 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
     frozen_after = hash_frozen_groups(model)
     if frozen_after != frozen_before:
         moved = [group for group in frozen_before if frozen_before[group] != frozen_after.get(group)]
-        raise InvalidDataError(f"frozen weights moved in training: {', '.join(moved)}; the adapter is not saved")
+        raise FrozenWeightsMovedError(f"frozen weights moved in training: {', '.join(moved)}; nothing was saved")
     state = {"step": steps, "seed": spec.seed, "base_sha256": base.sha256, "dataset": spec.dataset}
     checkpoint.save(
         store,
