@@ -50,9 +50,9 @@ class Embedded:
     def _owns(self, process: psutil.Process) -> bool:
         try:
             home = process.environ().get(STACK_MARK)
-        except (psutil.Error, OSError):
+            return home == str(self.stack.home.root) and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):  # it ended while we looked
             return False
-        return home == str(self.stack.home.root) and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture(scope="session")

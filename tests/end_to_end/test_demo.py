@@ -154,6 +154,17 @@ def test_a_run_that_fails_names_itself_and_its_reason(embedded: Embedded, job: d
     assert [run["reason"] for run in ended["runs"]] == ["user_error", *["parent_failed"] * 3]
 
 
+def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, job: dict[str, Any]) -> None:
+    """Through DeepSpeed, Ray Train and the driver: a divergence is named with its step, and is not tried again."""
+    stages = [dict(stage) for stage in job["request"]["stages"]]
+    stages[0]["hyperparameters"] = {**stages[0]["hyperparameters"], "learning_rate": 1e30, "gradient_clip": 1e30}
+    made = embedded.client.post("/fine_tuning/jobs", {**job["request"], "stages": stages})
+    until(lambda: embedded.client.get(f"/fine_tuning/jobs/{made['id']}")["status"] == "failed", seconds=180)
+    ended = embedded.client.get(f"/fine_tuning/jobs/{made['id']}")
+    assert ended["error"]["message"].startswith("stage1 failed (user_error): the loss is not finite at step")
+    assert ended["runs"][1]["attempts"] == 1
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "words"),
     [
