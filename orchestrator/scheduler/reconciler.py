@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -70,6 +72,10 @@ class Reconciler:
             log.info("job %s was changed meanwhile; the next pass sees it anew", job_id)
         except (ServiceError, CoreError) as error:
             log.warning("job %s could not move: %s", job_id, error)
+        except OperationalError:
+            raise  # the database went away, for all jobs
+        except Exception:
+            log.exception("job %s meets a defect; the other jobs go on", job_id)
 
     def _move_run(self, session: Session, job: Job, run: Run, decided: policy.Plan, now: datetime) -> None:
         view = self._view(job, run, decided, now)
@@ -159,10 +165,10 @@ class Reconciler:
         add_event(session, job.id, message, level="error" if job.status == JobStatus.FAILED else "info")
 
 
-def _plan(jobs: object, nodes: list[policy.Node] | None, now: datetime) -> policy.Plan:
+def _plan(jobs: Sequence[Job], nodes: list[policy.Node] | None, now: datetime) -> policy.Plan:
     waiting: list[policy.PendingRun] = []
     active: list[policy.Gang] = []
-    for job in jobs:  # type: ignore[attr-defined]
+    for job in jobs:
         gang = policy.Gang.of(JobRequest.model_validate(job.request).resources)
         for run in job.runs:
             if run.state in ACTIVE:
@@ -235,11 +241,11 @@ def _take_outputs(session: Session, job: Job, run: Run) -> None:
         job.result_files = [*job.result_files, file.id]
 
 
-def _save_snapshot(session: Session, jobs: object, nodes: list[policy.Node] | None, now: datetime) -> None:
+def _save_snapshot(session: Session, jobs: Sequence[Job], nodes: list[policy.Node] | None, now: datetime) -> None:
     """What ``GET /v1/cluster`` shows; the previous nodes stay while Ray does not answer."""
     snapshot = session.get(ClusterSnapshot, 1) or ClusterSnapshot(id=1, view={"nodes": []})
     old_nodes = snapshot.view.get("nodes", [])
-    runs = [(job, run) for job in jobs for run in job.runs]  # type: ignore[attr-defined]
+    runs = [(job, run) for job in jobs for run in job.runs]
     snapshot.updated_at = now
     snapshot.view = {
         "reachable": nodes is not None,
