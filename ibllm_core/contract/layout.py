@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-MLFLOW_PREFIX = "mlflow"
-
 
 def file(file_id: str) -> str:
     """An uploaded file's bytes."""

@@ -59,8 +59,7 @@ class ImageBindLLM(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy of every label token of the batch, ``[N]`` in fp32."""
         with self.injector.use(self.layer_vectors(batch.features_SF), batch.segments_BT):
-            hidden_BTC = backbone.hidden_states(self.llama, batch.tokens_BT, batch.positions_BT)
-        return backbone.label_losses(self.llama, hidden_BTC, batch.labels_BT, IGNORE_LABEL)
+            return self.plain_losses(batch)
 
     def plain_losses(self, batch: Batch) -> Tensor:
         """The same, with no media at all: what the words alone predict."""

@@ -160,7 +160,6 @@ def shown(job: Job) -> dict[str, Any]:
 
 
 def _shown_run(job: Job, run: Run) -> dict[str, Any]:
-    ended = run.finished_at or None
     waits = run.state == RunState.PENDING and run.wait_code
     return {
         "id": run.id,
@@ -171,7 +170,7 @@ def _shown_run(job: Job, run: Run) -> dict[str, Any]:
         "waiting": {"code": run.wait_code, "message": run.wait_message} if waits else None,
         "attempts": len(run.attempts),
         "started_at": run.started_at.timestamp() if run.started_at else None,
-        "seconds": (ended - run.started_at).total_seconds() if ended and run.started_at else None,
+        "seconds": (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None,
         "progress": run.progress,
         "outputs": run.outputs,
         "mlflow_run_id": run.mlflow_run_id,
