@@ -39,6 +39,18 @@ class InvalidDataError(CoreError):
     code = "invalid_data"
 
 
+class InvalidWeightsError(CoreError):
+    """A file of weights cannot be used: fields ``file``, ``key`` and ``expected`` name what and where."""
+
+    code = "invalid_weights"
+
+
+class InvalidPromptError(CoreError):
+    """A prompt, an answer or a media vector cannot be used; nothing was cut or dropped in silence."""
+
+    code = "invalid_prompt"
+
+
 class BaseMismatchError(CoreError):
     """An adapter or a checkpoint was made for another base model."""
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ibllm_core.data.dataset import NO_FEATURE, CompiledSample, Dataset
 from ibllm_core.model.imagebind_llm import ImageBindLLM
@@ -14,19 +19,22 @@ FEATURE_DIM = 12
 PAD = 0
 
 
-def tiny_llama() -> LlamaForCausalLM:
+TINY = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 256,
+}
+
+
+def tiny_llama(**changes: Any) -> LlamaForCausalLM:
     """Two layers with grouped queries, random but always the same."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config).requires_grad_(False).eval()
+    return LlamaForCausalLM(LlamaConfig(**{**TINY, **changes})).requires_grad_(False).eval()
 
 
 @pytest.fixture
@@ -63,3 +71,37 @@ def dataset() -> Dataset:
     ]
     features = rng.standard_normal((3, FEATURE_DIM)).astype(np.float32)
     return Dataset(samples=samples, features=features, feature_hashes=["a", "b", "c"])
+
+
+WORDS = [
+    "what",
+    "is",
+    "this",
+    "?",
+    "a",
+    "cat",
+    "dog",
+    ".",
+    "on",
+    "the",
+    "mat",
+    "red",
+    "stop",
+    "Question",
+    "Answer",
+    ":",
+]
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer()
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Words of a few, without a beginning of sequence."""
+    model = Tokenizer(WordLevel({"<s>": 0, "</s>": 1, "<unk>": 2, **{w: 3 + i for i, w in enumerate(WORDS)}}, "<unk>"))
+    model.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )

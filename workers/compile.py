@@ -17,9 +17,9 @@ from ibllm_core.contract.chat_row import ChatSample, parse_row
 from ibllm_core.contract.run_spec import CompileInput, CompileSpec, Outcome, Progress
 from ibllm_core.contract.states import TerminationReason
 from ibllm_core.data import dataset
-from ibllm_core.data.prompts import Tokenizer, tokenise
+from ibllm_core.data.prompts import Prompter, Tokenizer
 from ibllm_core.encoders.base import load_encoder
-from ibllm_core.errors import InvalidDataError
+from ibllm_core.errors import InvalidDataError, InvalidPromptError
 from ibllm_core.storage import ObjectStore
 from workers.model_loading import fetch_base
 from workers.reporting import Reporter
@@ -44,6 +44,8 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
             tokenizer_sha256=base.sha256,
             template=item.template,
             row_tokens=item.row_tokens,
+            media_tokens=spec.adapter.media_tokens,
+            grey_for_text=spec.adapter.preset == "released",
         )
         for item in spec.inputs
     }
@@ -55,8 +57,16 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
     sources = [_read(item, store) for item in missing]
     pictures = {sha256: image for source in sources for sha256, image in source.pictures.items()}
     encoded = _encode(spec, pictures, reporter)
+    grey = encoder.encode([encoder.grey()]).numpy()[0] if spec.adapter.preset == "released" else None
     for source in sources:
-        compiled = _assemble(source, encoded, tokenizer, encoder.feature_dim)
+        compiled = _assemble(
+            source,
+            encoded,
+            tokenizer,
+            media_tokens=spec.adapter.media_tokens,
+            feature_dim=encoder.feature_dim,
+            grey=grey,
+        )
         _publish(store, datasets[source.item.file_id], compiled, spec, source.item)
         counts = {
             "samples": len(compiled.data.samples),
@@ -152,39 +162,55 @@ class _EncoderActor:
         return {"sha256": batch["sha256"], "vector": vectors, "reason": np.array(reasons, dtype=object)}
 
 
-def _assemble(source: _Source, encoded: _Encoded, tokenizer: Tokenizer, feature_dim: int) -> _Compiled:
-    """Join tokens and vectors into a dataset; what cannot be used goes to quarantine with its reason."""
-    item = source.item
+def _assemble(
+    source: _Source,
+    encoded: _Encoded,
+    tokenizer: Tokenizer,
+    *,
+    media_tokens: int,
+    feature_dim: int,
+    grey: np.ndarray | None,
+) -> _Compiled:
+    """Join tokens and vectors into a dataset; what cannot be used goes to quarantine with its reason.
+
+    ``grey`` is the vector that text-only samples get, None where they have none.
+    """
+    item, prompter = source.item, Prompter(tokenizer=tokenizer, template=source.item.template)
     hashes = sorted(source.pictures.keys() & encoded.vectors.keys())
     feature_of = {sha256: index for index, sha256 in enumerate(hashes)}
+    without_media = dataset.NO_FEATURE if grey is None else len(hashes)
     quarantined = list(source.quarantined)
     samples = []
     for row, sample, sha256 in source.rows:
-        tokenised = tokenise(tokenizer, item.template, sample.instruction, sample.answer)
-        problem = _problem_of(sha256, encoded, len(tokenised.tokens), item.row_tokens)
+        try:
+            tokenised = prompter.sample(sample.instruction, sample.answer)
+            num_positions = len(tokenised.tokens) + (media_tokens if sha256 or grey is not None else 0)
+            problem = _problem_of(sha256, encoded, num_positions, item.row_tokens)
+        except InvalidPromptError as error:
+            problem = error.message
         if problem:
             quarantined.append({"row": row, "reason": f"row {row}: {problem}"})
             continue
-        feature = feature_of[sha256] if sha256 else dataset.NO_FEATURE
+        feature = feature_of[sha256] if sha256 else without_media
         samples.append(
             dataset.CompiledSample.of(
                 tokenised, feature=feature, row=row, instruction=sample.instruction, answer=sample.answer
             )
         )
     _refuse_if_too_bad(item.file_id, len(samples), quarantined)
-    features = np.zeros((len(hashes), feature_dim), dtype=np.float32)
-    for index, sha256 in enumerate(hashes):
-        features[index] = encoded.vectors[sha256]
+    vectors = [encoded.vectors[sha256] for sha256 in hashes] + ([] if grey is None else [grey])
+    hashes += [] if grey is None else [dataset.GREY]
+    features = np.array(vectors, dtype=np.float32).reshape(len(hashes), feature_dim)
     data = dataset.Dataset(samples=samples, features=features, feature_hashes=hashes)
     return _Compiled(data=data, quarantined=quarantined)
 
 
-def _problem_of(sha256: str | None, encoded: _Encoded, num_tokens: int, row_tokens: int) -> str:
+def _problem_of(sha256: str | None, encoded: _Encoded, num_positions: int, row_tokens: int) -> str:
     if sha256 in encoded.bad:
         return encoded.bad[sha256]
-    if num_tokens > row_tokens:
+    if num_positions > row_tokens:
         return (
-            f"it has {num_tokens} tokens, a packed row only {row_tokens}: shorten it or raise "
+            f"it has {num_positions} tokens, a packed row only {row_tokens}: shorten it or raise "
             "hyperparameters.row_tokens"
         )
     return ""
@@ -207,7 +233,7 @@ def _publish(store: ObjectStore, identity: str, compiled: _Compiled, spec: Compi
         "template": item.template,
         "samples": len(compiled.data.samples),
         "pictures": len(compiled.data.features),
-        "tokens": sum(compiled.data.lengths),
+        "tokens": sum(compiled.data.lengths()),
         "quarantined": compiled.quarantined,
     }
     with tempfile.TemporaryDirectory() as folder:

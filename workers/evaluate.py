@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ibllm_core import adapter
 from ibllm_core.contract import layout
 from ibllm_core.contract import metrics as names
 from ibllm_core.contract.run_spec import EvaluateSpec, Outcome, Progress, ResultFile
+from ibllm_core.contract.sampling import Sampling
 from ibllm_core.contract.states import TerminationReason
 from ibllm_core.data import dataset as datasets
 from ibllm_core.data.collate import collate
-from ibllm_core.data.dataset import NO_FEATURE, Dataset
+from ibllm_core.data.dataset import GREY, NO_FEATURE, Dataset
 from ibllm_core.data.packing import pack
-from ibllm_core.data.prompts import prompt_tokens
-from ibllm_core.model.generation import generate
+from ibllm_core.data.prompts import Prompter
+from ibllm_core.model.generation import Request, generate
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.storage import ObjectStore
-from workers.model_loading import choose_dtype, fetch_base, load_model
+from workers.model_loading import choose_dtype, fetch_base, load_adapted
 from workers.reporting import Reporter
 from workers.settings import WorkerSettings
 from workers.tracking import MetricSpool
@@ -47,15 +47,11 @@ def run(spec: EvaluateSpec, store: ObjectStore, settings: WorkerSettings, report
     result: dict[str, Any] = {}
     if spec.caption_dataset:
         data = _dataset(store, spec.caption_dataset, settings.ibllm_cache)
-        header = adapter.read_header(first)
-        model = load_model(base, feature_dim=header.feature_dim, dtype=dtype, adapters=(first,)).eval()
+        model = load_adapted(base, first, dtype)[0].eval()
         result["stage1"] = _measure_captions(model, data, tokenizer, spec, reporter)
     if spec.question_dataset:
         data = _dataset(store, spec.question_dataset, settings.ibllm_cache)
-        header = adapter.read_header(second)
-        model = load_model(
-            base, feature_dim=header.feature_dim, dtype=dtype, lora_rank=header.lora_rank, adapters=(second,)
-        ).eval()
+        model = load_adapted(base, second, dtype)[0].eval()
         result["stage2"] = _measure_answers(model, data, tokenizer, spec, reporter)
     with MetricSpool(settings.mlflow_tracking_uri, spec.mlflow_run_id, settings.ibllm_cache / "spool") as spool:
         spool.log(0, _as_metrics(result))
@@ -71,16 +67,16 @@ def run(spec: EvaluateSpec, store: ObjectStore, settings: WorkerSettings, report
 
 
 def shuffled_pictures(data: Dataset, seed: int) -> list[int]:
-    """For each sample a picture that is not its own, from the same dataset; text-only samples keep none."""
+    """For each sample a picture that is not its own, from the same dataset; text-only samples stay as they are."""
     generator = np.random.default_rng(seed)
-    num_pictures = len(data.features)
+    num_pictures = len(data.features) - (GREY in data.feature_hashes)  # grey is the last
     if num_pictures < 2:
         return [sample.feature for sample in data.samples]
     return [
-        NO_FEATURE
-        if sample.feature == NO_FEATURE
-        else int((sample.feature + generator.integers(1, num_pictures)) % num_pictures)
-        for sample in data.samples
+        int((sample.feature + generator.integers(1, num_pictures)) % num_pictures)
+        if data.has_picture(index)
+        else sample.feature
+        for index, sample in enumerate(data.samples)
     ]
 
 
@@ -93,13 +89,19 @@ def _measure_captions(
 ) -> dict[str, Any]:
     right = [sample.feature for sample in data.samples]
     losses = {}
-    variants = (("eval_loss_before", None), ("eval_loss", right), ("eval_loss_shuffled", shuffled_pictures(data, 0)))
+    variants = (
+        # Words alone: what zero gates give.
+        ("eval_loss_before", [NO_FEATURE] * len(right)),
+        ("eval_loss", right),
+        ("eval_loss_shuffled", shuffled_pictures(data, 0)),
+    )
     for step, (name, pictures) in enumerate(variants):
         reporter.progress(Progress(phase="caption loss", step=step, total_steps=len(variants)))
         losses[name] = _mean_loss(model, data, pictures, tokenizer.eos_token_id)
-    captions = [i for i, sample in enumerate(data.samples) if sample.feature != NO_FEATURE][:SHOWN_CAPTIONS]
-    prompts = [prompt_tokens(tokenizer, spec.caption_template, data.samples[i].instruction) for i in captions]
-    written = _answer(model, prompts, data.features[[right[i] for i in captions]], tokenizer, CAPTION_TOKENS)
+    captions = [i for i in range(len(data.samples)) if data.has_picture(i)][:SHOWN_CAPTIONS]
+    prompter = Prompter(tokenizer=tokenizer, template=spec.caption_template)
+    prompts = [prompter.prompt(data.samples[i].instruction) for i in captions]
+    written = _answer(model, prompts, data.features[[right[i] for i in captions]], prompter, CAPTION_TOKENS)
     samples = [
         {
             "row": data.samples[i].row,
@@ -115,10 +117,11 @@ def _measure_captions(
 def _measure_answers(
     model: ImageBindLLM, data: Dataset, tokenizer: Any, spec: EvaluateSpec, reporter: Reporter
 ) -> dict[str, Any]:
-    asked = [i for i, sample in enumerate(data.samples) if sample.feature != NO_FEATURE]
+    asked = [i for i in range(len(data.samples)) if data.has_picture(i)]
     right = [data.samples[i].feature for i in asked]
     wrong = [shuffled_pictures(data, 0)[i] for i in asked]
-    prompts = [prompt_tokens(tokenizer, spec.question_template, data.samples[i].instruction) for i in asked]
+    prompter = Prompter(tokenizer=tokenizer, template=spec.question_template)
+    prompts = [prompter.prompt(data.samples[i].instruction) for i in asked]
     answers: dict[str, list[str]] = {}
     batches = range(0, len(asked), ANSWERS_PER_BATCH)
     for turn, (name, pictures) in enumerate((("right", right), ("shuffled", wrong))):
@@ -128,7 +131,7 @@ def _measure_answers(
             reporter.progress(Progress(phase="answering questions", step=step, total_steps=2 * len(batches)))
             part = slice(start, start + ANSWERS_PER_BATCH)
             features = data.features[pictures[part]]
-            answers[name] += _answer(model, prompts[part], features, tokenizer, ANSWER_TOKENS)
+            answers[name] += _answer(model, prompts[part], features, prompter, ANSWER_TOKENS)
     truth = [data.samples[i].answer for i in asked]
     samples = [
         {"question": data.samples[i].instruction, "true": true, "right": a, "shuffled": b}
@@ -143,26 +146,32 @@ def _measure_answers(
 
 
 @torch.inference_mode()
-def _mean_loss(model: ImageBindLLM, data: Dataset, pictures: Sequence[int] | None, pad_token: int) -> float:
-    """Mean loss a label token; ``pictures`` None is the plain LLaMA, which is what zero gates give."""
-    row_tokens = max(data.lengths)
-    rows = pack(range(len(data.samples)), data.lengths, row_tokens)
+def _mean_loss(model: ImageBindLLM, data: Dataset, pictures: Sequence[int], pad_token: int) -> float:
+    """Mean loss a label token, each sample with the picture that ``pictures`` gives it."""
+    media_tokens = model.fusion.media_tokens
+    lengths = data.lengths(media_tokens)
+    row_tokens = max(lengths)
+    rows = pack(range(len(data.samples)), lengths, row_tokens)
     total, count = 0.0, 0
     for start in range(0, len(rows), ROWS_PER_BATCH):
         part = rows[start : start + ROWS_PER_BATCH]
-        batch = collate(data, part, row_tokens=row_tokens, pad_token=pad_token, feature_of=pictures)
-        losses = model.plain_losses(batch) if pictures is None else model(batch)
+        batch = collate(
+            data, part, row_tokens=row_tokens, pad_token=pad_token, media_tokens=media_tokens, feature_of=pictures
+        )
+        losses = model(batch)
         total, count = total + float(losses.sum()), count + losses.numel()
     return total / count
 
 
 def _answer(
-    model: ImageBindLLM, prompts: Sequence[Sequence[int]], features: np.ndarray, tokenizer: Any, limit: int
+    model: ImageBindLLM, prompts: Sequence[Sequence[int]], features: np.ndarray, prompter: Prompter, limit: int
 ) -> list[str]:
-    written = generate(
-        model, prompts, torch.from_numpy(features), max_new_tokens=limit, eos_token=tokenizer.eos_token_id
-    )
-    return [tokenizer.decode(tokens).strip() for tokens in written]
+    requests = [
+        Request(prompt=prompt, feature=feature)
+        for prompt, feature in zip(prompts, torch.from_numpy(features), strict=True)
+    ]
+    written = generate(model, requests, Sampling(max_new_tokens=limit), prompter.end_tokens)
+    return [prompter.tokenizer.decode(tokens).strip() for tokens in written]
 
 
 def _accuracy(answers: Sequence[str], truth: Sequence[str]) -> float:

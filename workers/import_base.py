@@ -1,6 +1,7 @@
 """Bring a base model into the object store: ``python -m workers.import_base NAME SOURCE``.
 
-``SOURCE`` is a folder with safetensors and a tokenizer, or a GGUF file, which is unpacked to bf16.
+``SOURCE`` is a folder with safetensors and a tokenizer, which is uploaded as it is; a GGUF file, which is unpacked to
+bf16; or Meta's folder (``consolidated.NN.pth``, ``params.json``, ``tokenizer.model``), which keeps its dtype.
 """
 
 from __future__ import annotations
@@ -8,29 +9,32 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from ibllm_core.bases.gguf_file import GGUFFile
+from ibllm_core.bases.load import load_tokenizer, weights_sha256
+from ibllm_core.bases.safetensors_folder import SafetensorsFolder
+from ibllm_core.bases.source import WeightSource, open_source
+from ibllm_core.bases.write import write_folder
 from ibllm_core.contract import layout
-from ibllm_core.errors import CoreError
+from ibllm_core.errors import CoreError, InvalidSpecError
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
+
+HASH = "weights_sha256"
 
 
 def main(name: str, source: Path) -> int:
     """Upload a base under a name, unless it is there already; says what it did."""
-    store = ObjectStore(StorageSettings())
-    prefix = layout.base(name)
     try:
-        if store.exists(layout.manifest(prefix)):
+        store = ObjectStore(StorageSettings())
+        if store.exists(layout.manifest(layout.base(name))):
+            check_has_hash(name, store.manifest(layout.base(name)))
             sys.stdout.write(f"base {name} is in the object store already\n")
             return 0
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) if source.is_file() else source
-            if source.is_file():
-                unpack_gguf(source, folder)
-            manifest = store.upload_folder(prefix, folder, {"name": name})
+        manifest = upload(store, name, open_source(source))
     except CoreError as error:
         sys.stderr.write(error.message + "\n")
         return 1
@@ -39,16 +43,30 @@ def main(name: str, source: Path) -> int:
     return 0
 
 
-def unpack_gguf(source: Path, folder: Path) -> None:
-    """Write a GGUF file as a bf16 safetensors folder with its tokenizer."""
-    where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
-    quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    settings = quantised.config.to_dict()
-    settings.pop("quantization_config", None)  # save_pretrained refuses a model that says it is quantised
-    plain = LlamaForCausalLM(LlamaConfig(**settings)).to(torch.bfloat16)
-    plain.load_state_dict(quantised.state_dict())  # copies into bf16
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+def upload(store: ObjectStore, name: str, source: WeightSource) -> dict[str, Any]:
+    """Check a base, turn it into a safetensors folder where it is none, upload it; returns the manifest.
+
+    The manifest's ``weights_sha256`` is that of the weights that are uploaded, whatever files they lie in.
+    """
+    prefix = layout.base(name)
+    if isinstance(source, SafetensorsFolder):
+        load_tokenizer(source)
+        return store.upload_folder(prefix, source.path, {"name": name, HASH: weights_sha256(source)})
+    with tempfile.TemporaryDirectory() as temporary:
+        # Dequantised weights are float32, twice of what their precision is worth.
+        dtype = torch.bfloat16 if isinstance(source, GGUFFile) else None
+        sha256 = write_folder(source, Path(temporary), dtype)
+        return store.upload_folder(prefix, Path(temporary), {"name": name, HASH: sha256})
+
+
+def check_has_hash(name: str, manifest: dict[str, Any]) -> None:
+    """Raise ``InvalidSpecError`` for a base that an older version imported: a manifest never changes."""
+    if HASH not in manifest:
+        raise InvalidSpecError(
+            f"base {name} was imported by an older version, without the hash of its weights ({HASH}): import it under "
+            "a new name",
+            base=name,
+        )
 
 
 if __name__ == "__main__":

@@ -8,17 +8,20 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ibllm_core import adapter
+from ibllm_core.adapter import files
+from ibllm_core.adapter.header import Adapter
+from ibllm_core.bases.load import load_llama, load_tokenizer
 from ibllm_core.contract import layout
-from ibllm_core.contract.job_spec import Precision
-from ibllm_core.model import backbone
+from ibllm_core.contract.adapter_config import AdapterConfig
+from ibllm_core.contract.job_spec import Precision, TrainingStage
+from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
-from ibllm_core.storage import ObjectStore, manifest_sha256
+from ibllm_core.storage import ObjectStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base model's folder on this node, and the hash of its files."""
+    """A base model's folder on this node, and the hash of its weights."""
 
     name: str
     folder: Path
@@ -26,13 +29,18 @@ class Base:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies beside the weights."""
-        return backbone.load_tokenizer(self.folder)
+        return load_tokenizer(self.folder)
 
 
 def fetch_base(store: ObjectStore, name: str, cache: Path) -> Base:
     """Bring a base to this node; ``ObjectMissingError`` where the store has none of that name."""
     prefix = layout.base(name)
-    sha256 = manifest_sha256(store.manifest(prefix))
+    sha256 = store.manifest(prefix).get("weights_sha256")
+    if sha256 is None:
+        raise InvalidSpecError(
+            f"base {name} was brought in by an older version, and the hash of its weights is not known: bring it in "
+            "again under a new name with `ibllm import-base`"
+        )
     return Base(name=name, folder=store.download_folder(prefix, cache), sha256=sha256)
 
 
@@ -40,15 +48,25 @@ def load_model(
     base: Base,
     *,
     feature_dim: int,
+    config: AdapterConfig,
+    stage: TrainingStage,
     dtype: torch.dtype,
-    lora_rank: int = 0,
-    adapters: tuple[Path, ...] = (),
+    parent: Path | None = None,
 ) -> ImageBindLLM:
-    """Build a model around a base and put the adapters into it, one after the other."""
-    model = ImageBindLLM(backbone.load_backbone(base.folder, dtype), feature_dim, lora_rank=lora_rank)
-    for folder in adapters:
-        adapter.load_into(model, folder, base_sha256=base.sha256)
+    """Build the model of a stage around a base, with the weights of an earlier adapter where there is one."""
+    model = ImageBindLLM(load_llama(base.folder, dtype), feature_dim, config, stage)
+    if parent:
+        files.install(model, files.read(parent), base_sha256=base.sha256, source=str(parent / files.FILENAME))
     return model
+
+
+def load_adapted(base: Base, folder: Path, dtype: torch.dtype) -> tuple[ImageBindLLM, Adapter]:
+    """The model that an adapter's header describes, with the adapter in it."""
+    adapter = files.read(folder)
+    header = adapter.header
+    model = ImageBindLLM(load_llama(base.folder, dtype), header.feature_dim, header.config, header.stage)
+    files.install(model, adapter, base_sha256=base.sha256, source=str(folder / files.FILENAME))
+    return model, adapter
 
 
 def choose_dtype(precision: Precision) -> torch.dtype:

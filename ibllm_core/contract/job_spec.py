@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ibllm_core.contract.adapter_config import AdapterConfig
+from ibllm_core.contract.base import Contract
 
 TrainingStage = Literal["stage1", "stage2"]
 Precision = Literal["auto", "bf16", "fp32"]
-
-
-class Contract(BaseModel):
-    """Base of the contract's models: unknown keys are errors, instances do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Resources(Contract):
@@ -37,7 +34,6 @@ class Hyperparameters(Contract):
     gradient_clip: float = Field(1.0, gt=0)
     row_tokens: int = Field(256, ge=16, le=65536, description="tokens of a packed row")
     rows_per_step: int = Field(2, ge=1, description="packed rows of one optimizer step, over all workers")
-    lora_rank: int = Field(16, ge=1, le=512, description="stage 2 only")
 
 
 class StageRequest(Contract):
@@ -57,6 +53,7 @@ class JobRequest(Contract):
     encoder: str = Field("imagebind", description="name of the frozen media encoder")
     training_file: str | None = Field(None, description="OpenAI's field; must be the first stage's file when given")
     stages: tuple[StageRequest, ...] = Field(min_length=1, max_length=2)
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="what is trained around the base")
     resources: Resources = Field(default_factory=Resources)
     seed: int = Field(0, ge=0, le=2**31 - 1)
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

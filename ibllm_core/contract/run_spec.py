@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ibllm_core.contract.job_spec import Contract, Hyperparameters, Resources
+from ibllm_core.contract.adapter_config import AdapterConfig
+from ibllm_core.contract.base import Contract
+from ibllm_core.contract.job_spec import Hyperparameters, Resources
 from ibllm_core.contract.states import TerminationReason
 
 
@@ -21,6 +23,7 @@ class AttemptSpec(Contract):
     token: str = Field(description="this attempt's own credential for the service's internal routes")
     base: str
     encoder: str
+    adapter: AdapterConfig
     seed: int
     resources: Resources
 
@@ -47,6 +50,7 @@ class TrainSpec(AttemptSpec):
     kind: Literal["train"] = "train"
     stage: Literal["stage1", "stage2"]
     dataset: str
+    template: str
     parent_adapter: str | None = Field(description="object-store prefix of the stage-1 adapter; stage 2 needs it")
     hyperparameters: Hyperparameters
     mlflow_run_id: str

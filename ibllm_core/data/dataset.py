@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from ibllm_core.data.prompts import TokenisedSample
 
-FORMAT = 1
+FORMAT = 2
 NO_FEATURE = -1
+GREY = "grey"  # stands for a picture's hash where text-only samples see a grey picture
 SAMPLES = "samples.parquet"
 FEATURES = "features.parquet"
 
@@ -56,15 +57,30 @@ class Dataset:
     features: np.ndarray
     feature_hashes: list[str]
 
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each sample."""
-        return [len(sample.tokens) for sample in self.samples]
+    def has_picture(self, index: int) -> bool:
+        """Whether a sample has media of its own; the grey picture of the preset ``released`` is none."""
+        feature = self.samples[index].feature
+        return feature != NO_FEATURE and self.feature_hashes[feature] != GREY
+
+    def lengths(self, media_tokens: int = 0) -> list[int]:
+        """Positions that each sample takes in a row: its tokens, and its media's where it has any."""
+        return [len(s.tokens) + (media_tokens if s.feature != NO_FEATURE else 0) for s in self.samples]
 
 
-def dataset_id(*, file_sha256: str, encoder_sha256: str, tokenizer_sha256: str, template: str, row_tokens: int) -> str:
-    """Content address: the same input, encoder, tokenizer and template compile once."""
-    identity = json.dumps([FORMAT, file_sha256, encoder_sha256, tokenizer_sha256, template, row_tokens])
+def dataset_id(
+    *,
+    file_sha256: str,
+    encoder_sha256: str,
+    tokenizer_sha256: str,
+    template: str,
+    row_tokens: int,
+    media_tokens: int,
+    grey_for_text: bool,
+) -> str:
+    """Content address: the same input, encoder, tokenizer and settings compile once."""
+    identity = json.dumps(
+        [FORMAT, file_sha256, encoder_sha256, tokenizer_sha256, template, row_tokens, media_tokens, grey_for_text]
+    )
     return "ds-" + hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 

@@ -21,6 +21,9 @@ class Encoder(Protocol):
     def preprocess(self, image: bytes) -> Tensor:
         """Decode one encoded picture into the encoder's input; ``InvalidDataError`` where it is unreadable."""
 
+    def grey(self) -> Tensor:
+        """The input of an all-grey picture: zeros after the encoder's own normalisation."""
+
     def encode(self, inputs: Sequence[Tensor]) -> Tensor:
         """Feature vectors ``[S, feature_dim]`` of unit length, fp32, on the CPU."""
 

@@ -48,6 +48,10 @@ class EfficientNetLite0:
         pixels = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
         return torch.from_numpy((pixels - 127.0) / 128.0).permute(2, 0, 1)
 
+    def grey(self) -> Tensor:
+        """What text-only samples see under the preset ``released``."""
+        return torch.zeros(3, SIDE, SIDE)
+
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Tensor]) -> Tensor:
         """Encode preprocessed pictures; 20 ms each on two CPU cores in batches of 16."""

@@ -6,12 +6,11 @@ dimension, C model dimension, H hidden dimension.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NormName = Literal["rms", "layer"]
+from ibllm_core.contract.adapter_config import BindNorm
+
 RMS_NORM_EPS = 1e-6  # the released code's default, independent of LLaMA's own norm_eps
 HIDDEN_MULTIPLE = 4
 NUM_BLOCKS = 3
@@ -20,10 +19,11 @@ NUM_BLOCKS = 3
 class BindNetwork(nn.Module):
     """``Linear(F, C)`` followed by three gated residual blocks of hidden size ``4 C``.
 
-    Input ``features_SF``, output ``bound_SC`` (the paper's ``T_I``), in the dtype of the weights.
+    Input ``features_SF``, output ``bound_SC`` (the paper's ``T_I``), in the dtype of the weights. ``norm`` ``legacy``
+    is the released beta's: LayerNorm, and biases on the blocks' linears.
     """
 
-    def __init__(self, feature_dim: int, model_dim: int, norm: NormName = "rms") -> None:
+    def __init__(self, feature_dim: int, model_dim: int, norm: BindNorm = "rms") -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.project = nn.Linear(feature_dim, model_dim, bias=True)
@@ -38,15 +38,16 @@ class BindNetwork(nn.Module):
 
 
 class _BindBlock(nn.Module):
-    """``x + w3(silu(w1(n)) * w2(n))`` with ``n = norm(x)``; the linears have no bias."""
+    """``x + w3(silu(w1(n)) * w2(n))`` with ``n = norm(x)``; biases in the ``legacy`` form alone."""
 
-    def __init__(self, model_dim: int, norm: NormName) -> None:
+    def __init__(self, model_dim: int, norm: BindNorm) -> None:
         super().__init__()
         hidden_dim = HIDDEN_MULTIPLE * model_dim
         self.norm: nn.Module = nn.RMSNorm(model_dim, eps=RMS_NORM_EPS) if norm == "rms" else nn.LayerNorm(model_dim)
-        self.w1 = nn.Linear(model_dim, hidden_dim, bias=False)
-        self.w2 = nn.Linear(model_dim, hidden_dim, bias=False)
-        self.w3 = nn.Linear(hidden_dim, model_dim, bias=False)
+        bias = norm == "legacy"
+        self.w1 = nn.Linear(model_dim, hidden_dim, bias=bias)
+        self.w2 = nn.Linear(model_dim, hidden_dim, bias=bias)
+        self.w3 = nn.Linear(hidden_dim, model_dim, bias=bias)
 
     def forward(self, x_SC: Tensor) -> Tensor:
         normed_SC = self.norm(x_SC)

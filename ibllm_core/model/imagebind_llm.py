@@ -5,68 +5,71 @@ Shape suffixes: B rows, T tokens of a row, S segments (samples), F feature dimen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from ibllm_core.contract.adapter_config import AdapterConfig
+from ibllm_core.contract.job_spec import TrainingStage
 from ibllm_core.model import backbone
-from ibllm_core.model.bind import BindNetwork, NormName
-from ibllm_core.model.injection import Injector, TokenAdd
+from ibllm_core.model.batch import Batch
+from ibllm_core.model.bind import BindNetwork
+from ibllm_core.model.fusion.build import build_fusion
 from ibllm_core.model.lora import adapt_linears
 
-IGNORE_LABEL = -100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Packed rows with the features of their segments; every tensor lies on one device."""
-
-    tokens_BT: Tensor
-    positions_BT: Tensor
-    labels_BT: Tensor
-    segments_BT: Tensor
-    features_SF: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+PAPER = AdapterConfig()
 
 
 class ImageBindLLM(nn.Module):
-    """The trainable parts around a frozen LLaMA. ``lora_rank`` 0 is stage 1, above 0 stage 2."""
+    """The trainable parts of a stage around a frozen LLaMA, which is changed in place.
+
+    Raises ``InvalidSpecError`` where the configuration does not fit the base.
+    """
 
     def __init__(
-        self, llama: LlamaForCausalLM, feature_dim: int, *, norm: NormName = "rms", lora_rank: int = 0
+        self, llama: LlamaForCausalLM, feature_dim: int, config: AdapterConfig = PAPER, stage: TrainingStage = "stage1"
     ) -> None:
         super().__init__()
-        shape = backbone.shape_of(llama)
-        self.shape = shape
+        self.config = config
+        self.shape = backbone.shape_of(llama)
         dtype = next(llama.parameters()).dtype
-        self.bind_network = BindNetwork(feature_dim, shape.model_dim, norm).to(dtype)
-        self.fusion = TokenAdd(shape.num_layers).to(dtype)
+        backbone.fuse_norms(llama)
+        self.bind_network = BindNetwork(feature_dim, self.shape.model_dim, config.bind_norm).to(dtype)
+        self.fusion = build_fusion(config.fusion, self.shape).to(dtype)
+        if stage == "stage2":
+            adapt_linears(llama.model.layers, config.lora)
+        self.fusion.attach(list(llama.model.layers))
         self.llama = llama
-        if lora_rank:
-            adapt_linears(llama.model.layers, lora_rank)
-        self.injector = Injector(llama.model.layers)
 
-    def layer_vectors(self, features_SF: Tensor) -> Tensor:
-        """The table ``u_LSC`` that media adds to the residual stream; independent of the text."""
-        table_LSC: Tensor = self.fusion(self.bind_network(features_SF))
-        return table_LSC
+    def condition(self, features_SF: Tensor) -> Tensor:
+        """What media is to the layers; depends on no text, so that it is computed once a request."""
+        return self.fusion.condition(self.bind_network(features_SF))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Cross-entropy of every label token of the batch, ``[N]`` in fp32."""
-        with self.injector.use(self.layer_vectors(batch.features_SF), batch.segments_BT):
-            return self.plain_losses(batch)
+        """Cross-entropy of every label token of the batch, ``[N]`` in float32."""
+        condition = self.condition(batch.features_SF)
+        mask = backbone.packed_mask(batch.positions_BT)
+        hidden_BTC = self.hidden(batch.tokens_BT, batch.positions_BT, mask, condition, batch.segments_BT)
+        return backbone.label_losses(self.llama, hidden_BTC, batch.places_N, batch.targets_N)
 
-    def plain_losses(self, batch: Batch) -> Tensor:
-        """The same, with no media at all: what the words alone predict."""
-        hidden_BTC = backbone.hidden_states(self.llama, batch.tokens_BT, batch.positions_BT)
-        return backbone.label_losses(self.llama, hidden_BTC, batch.labels_BT, IGNORE_LABEL)
+    def hidden(
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor,
+        mask: Tensor,
+        condition: Tensor,
+        segments_BT: Tensor,
+        *,
+        cache: Any = None,
+    ) -> Tensor:
+        """Final hidden states ``[B, T, C]``, with the condition of its segment at every token."""
+        with self.fusion.using(condition, segments_BT):
+            embedded_BTC = self.fusion.embed(self.llama.model.embed_tokens(tokens_BT), positions_BT)
+            return backbone.hidden_states(self.llama, embedded_BTC, positions_BT, mask, cache)
 
     @torch.no_grad()
-    def gate_magnitudes(self) -> Tensor:
-        """``|g|`` as ``[L, groups]`` in fp32, on the device of the gates."""
-        return self.fusion.gates.detach().float().abs()
+    def gate_magnitudes(self) -> Tensor | None:
+        """How open the gates are, ``|g|`` as ``[layers, groups]`` in float32 on their device; None without gates."""
+        return None if self.fusion.gates is None else self.fusion.gates.detach().float().abs()

@@ -115,8 +115,8 @@ def _check(request: JobRequest, session: Session, store: ObjectStore) -> None:
             code="model_not_found",
         )
     for index, stage in enumerate(request.stages):
-        if stage.template not in templates.TEMPLATES:
-            known = ", ".join(sorted(templates.TEMPLATES))
+        if stage.template not in templates.TEMPLATE_NAMES:
+            known = ", ".join(templates.TEMPLATE_NAMES)
             raise InvalidRequestError(
                 f"stages.{index}.template must be one of {known}, but is {stage.template!r}",
                 param=f"stages.{index}.template",

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ibllm_core.contract.adapter_config import FusionKind
 from orchestrator.cli import resources
 from orchestrator.cli.client import Client, ClientError
 from orchestrator.demo.packages import PackageError
@@ -128,16 +129,17 @@ def env(home: HomeOption = DEFAULT_HOME) -> None:
 def demo(
     home: HomeOption = DEFAULT_HOME,
     small: Annotated[bool, typer.Option(help="a minute of training: shows the way, proves nothing")] = False,
+    fusion: Annotated[FusionKind, typer.Option(help="how the picture meets the layers")] = "token_add",
 ) -> None:
     """Run the whole mission on real data, and write the report; leaves the stack up when it succeeds."""
     from orchestrator.demo.run import run_demo
 
-    raise typer.Exit(run_demo(Stack(home), console, small=small))
+    raise typer.Exit(run_demo(Stack(home), console, small=small, fusion=fusion))
 
 
 @app.command("import-base")
 def bring_base(name: str, source: Path, home: HomeOption = DEFAULT_HOME) -> None:
-    """Bring a base model into the object store: a safetensors folder with its tokenizer, or a GGUF file."""
+    """Bring a base model into the object store: a safetensors folder, a GGUF file, or Meta's folder of .pth files."""
     _client(home)  # a clear word where no stack is up
     console.print(import_base(name, source, service_environment(Stack(home).home)))
 

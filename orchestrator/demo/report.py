@@ -47,8 +47,8 @@ def figures(evidence: Evidence) -> dict[str, Any]:
     outputs = {kind: runs[kind]["outputs"] for kind in ("stage1", "stage2")}
     groups = {
         stage: {
-            group: {"before": before, "after": part["frozen_after"].get(group)}
-            for group, before in part["frozen_before"].items()
+            group: {"before": found["sha256_before"], "after": found["sha256_after"]}
+            for group, found in part["proof"]["frozen"].items()
         }
         for stage, part in outputs.items()
     }
@@ -61,11 +61,10 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "job_id": evidence.job["id"],
         "model": evidence.job["fine_tuned_model"],
         **evaluated,
-        "gates": {
-            "abs_mean_first": evidence.stage1_metrics[0][names.GATE_ABS_MEAN],
-            "abs_mean_last": evidence.stage2_metrics[-1][names.GATE_ABS_MEAN],
-        },
+        "fusion": evidence.job["request"]["adapter"]["fusion"]["kind"],
+        "gates": _gates(evidence),
         "frozen": {"unchanged": unchanged, "groups": groups},
+        "trained": {stage: part["proof"]["trained"] for stage, part in outputs.items()},
         "seconds": {
             **evidence.seconds,
             "runs": {kind: run["seconds"] for kind, run in runs.items()},
@@ -110,7 +109,7 @@ def _charts(evidence: Evidence, content: Mapping[str, Any]) -> dict[str, str]:
     rows = [*first, *second[1:]]
     layers = sorted(name for name in first[0] if name.startswith("gate/layer_"))
     stage1, stage2 = content["stage1"], content["stage2"]
-    return {
+    drawn = {
         "loss": charts.line_chart(
             [
                 charts.Series(name="stage 1: captions", points=_points(first, names.TRAIN_LOSS, 0), css_class="one"),
@@ -121,15 +120,9 @@ def _charts(evidence: Evidence, content: Mapping[str, Any]) -> dict[str, str]:
             x_label="optimizer step",
             y_label="training loss (nats a token)",
         ),
-        "gates": charts.heat_map(
-            [[row[layer] for row in rows] for layer in layers],
-            columns=moments,
-            x_label="optimizer step",
-            y_label="layer",
-        ),
         "captions": charts.bar_chart(
             [
-                ("words alone (gates at zero)", stage1["eval_loss_before"], "base"),
+                ("words alone", stage1["eval_loss_before"], "base"),
                 ("with a shuffled picture", stage1["eval_loss_shuffled"], "shuffled"),
                 ("with the right picture", stage1["eval_loss"], "right"),
             ],
@@ -143,6 +136,22 @@ def _charts(evidence: Evidence, content: Mapping[str, Any]) -> dict[str, str]:
             unit="%",
         ),
     }
+    if layers:
+        drawn["gates"] = charts.heat_map(
+            [[row[layer] for row in rows] for layer in layers],
+            columns=moments,
+            x_label="optimizer step",
+            y_label="layer",
+        )
+    return drawn
+
+
+def _gates(evidence: Evidence) -> dict[str, float] | None:
+    """Mean gate before stage 1 and after stage 2; None for a fusion without gates."""
+    first, last = evidence.stage1_metrics[0], evidence.stage2_metrics[-1]
+    if names.GATE_ABS_MEAN not in first:
+        return None
+    return {"abs_mean_first": first[names.GATE_ABS_MEAN], "abs_mean_last": last[names.GATE_ABS_MEAN]}
 
 
 def _points(rows: Metrics, name: str, offset: float) -> list[tuple[float, float]]:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ibllm_core.contract.adapter_config import FusionKind
 from ibllm_core.contract.job_spec import Hyperparameters
 from orchestrator.cli.client import Client
 from orchestrator.demo import data, packages, report
@@ -22,7 +23,7 @@ from orchestrator.local.bases import import_base
 from orchestrator.local.parts import service_environment
 from orchestrator.local.stack import Stack
 
-BASE = "smollm2-135m"
+BASE = "smollm2-135m-instruct"
 ENCODER = "efficientnet-lite0"
 ROW_TOKENS = 128
 SMALL = data.Size(
@@ -47,7 +48,7 @@ class _Clock:
         return {**self.seconds, "total": time.monotonic() - self.began}
 
 
-def run_demo(stack: Stack, console: Console, *, small: bool) -> int:
+def run_demo(stack: Stack, console: Console, *, small: bool, fusion: FusionKind) -> int:
     """Run it all; 0 when the job succeeded. A failure or an interrupt leaves no process that was not there before."""
     clock = _Clock()
     stack.home.prepare()
@@ -57,7 +58,7 @@ def run_demo(stack: Stack, console: Console, *, small: bool) -> int:
     try:
         with clock.measure("stack"):
             stack.up(console.print)
-        succeeded = _run_job(stack, sources, console, clock, small=small)
+        succeeded = _run_job(stack, sources, console, clock, small=small, fusion=fusion)
     except BaseException:
         if not was_up:
             console.print("stopping what was started ...")
@@ -70,10 +71,19 @@ def run_demo(stack: Stack, console: Console, *, small: bool) -> int:
     return 0 if succeeded else 1
 
 
-def _run_job(stack: Stack, sources: packages.Sources, console: Console, clock: _Clock, *, small: bool) -> bool:
+def _run_job(
+    stack: Stack,
+    sources: packages.Sources,
+    console: Console,
+    clock: _Clock,
+    *,
+    small: bool,
+    fusion: FusionKind,
+) -> bool:
     environment = service_environment(stack.home)
     client = Client(environment["IBLLM_SERVICE_URL"], environment["IBLLM_API_KEY"])
-    folder = stack.home.root / "demo"
+    name = "demo" if fusion == "token_add" else f"demo-{fusion}"
+    folder = stack.home.root / name
     folder.mkdir(exist_ok=True)
     with clock.measure("data"), console.status("preparing pictures, captions and questions ..."):
         chosen = data.choose(sources, SMALL if small else data.FULL)
@@ -81,7 +91,7 @@ def _run_job(stack: Stack, sources: packages.Sources, console: Console, clock: _
     with clock.measure("base"), console.status(f"bringing {BASE} into the object store ..."):
         import_base(BASE, sources.base_gguf, environment)
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    job = client.post("/fine_tuning/jobs", _job_request(files), headers=key)
+    job = client.post("/fine_tuning/jobs", _job_request(files, name, fusion), headers=key)
     console.print(f"job {job['id']} was submitted")
     try:
         job = follow(client, job["id"], console)
@@ -106,7 +116,7 @@ def _upload(client: Client, chosen: data.DemoData, folder: Path) -> dict[str, st
     return files
 
 
-def _job_request(files: dict[str, str]) -> dict[str, Any]:
+def _job_request(files: dict[str, str], name: str, fusion: FusionKind) -> dict[str, Any]:
     """One job, two stages; docs/performance.md says how the settings were chosen, and what was seen in choosing."""
     common = {"row_tokens": ROW_TOKENS, "rows_per_step": 2, "learning_rate": 5e-4}
     first = Hyperparameters(n_epochs=3, gate_learning_rate=3e-2, **common)
@@ -114,7 +124,8 @@ def _job_request(files: dict[str, str]) -> dict[str, Any]:
     return {
         "model": BASE,
         "encoder": ENCODER,
-        "suffix": "demo",
+        "suffix": name,
+        "adapter": {"fusion": fusion},
         "stages": [
             {
                 "stage": "stage1",
@@ -194,7 +205,9 @@ def _show(content: dict[str, Any], folder: Path, console: Console) -> None:
         f"[bold]{second['vqa_accuracy']:.1%}[/bold] with the right picture, {second['vqa_accuracy_shuffled']:.1%} "
         f"shuffled ({second['vqa_questions']} questions)",
     )
-    table.add_row("mean gate", f"{gates['abs_mean_first']:.3f} at the start, {gates['abs_mean_last']:.3f} at the end")
+    if gates:
+        first_last = (gates["abs_mean_first"], gates["abs_mean_last"])
+        table.add_row("mean gate", "{:.3f} at the start, {:.3f} at the end".format(*first_last))
     table.add_row("frozen weights", "unchanged" if content["frozen"]["unchanged"] else "[red]CHANGED[/red]")
     table.add_row("model", content["model"])
     table.add_row("seconds", f"{content['seconds']['total']:.0f}")

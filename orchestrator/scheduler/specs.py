@@ -34,6 +34,7 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
         "token": attempt.token,
         "base": request.model,
         "encoder": request.encoder,
+        "adapter": request.adapter,
         "seed": request.seed,
         "resources": request.resources,
     }
@@ -58,6 +59,7 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
         **common,
         stage=stage.stage,
         dataset=datasets[stage.training_file],
+        template=stage.template,
         parent_adapter=None if is_first else sources.outputs[RunKind.STAGE1]["adapter"],
         hyperparameters=stage.hyperparameters,
         mlflow_run_id=run.mlflow_run_id,

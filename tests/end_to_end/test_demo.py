@@ -7,16 +7,20 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3
 import httpx
 import psutil
 import pytest
+import torch
 from mlflow import MlflowClient
 
+from ibllm_core.bases.load import weights_sha256
 from orchestrator.cli.client import ClientError
 from tests.end_to_end.conftest import Embedded
+from tests.ibllm_core.bases import files
 
 pytestmark = pytest.mark.usefixtures("demo")
 WAIT_SECONDS = 90.0
@@ -98,7 +102,7 @@ def test_the_model_is_registered_with_its_weights_in_s3_by_hash(
     embedded: Embedded, s3: Any, report: dict[str, Any]
 ) -> None:
     version = MlflowClient(embedded.environment["IBLLM_MLFLOW_URL"]).get_model_version_by_alias(
-        "smollm2-135m.demo", "newest"
+        "smollm2-135m-instruct.demo", "newest"
     )
     assert version.tags["ibllm.job_id"] == report["job_id"]
     bucket, _, prefix = version.source.removeprefix("s3://").partition("/")
@@ -122,6 +126,31 @@ def test_s3_holds_spec_log_checkpoint_and_report_of_the_job(s3: Any, report: dic
     assert len(manifests) == 2
     files = json.loads(s3.get_object(Bucket=bucket, Key=manifests[0])["Body"].read())["files"]
     assert set(files) == {"trainable.safetensors", "optimizer.safetensors", "state.json"}
+
+
+def test_a_fusion_without_gates_takes_the_same_way(embedded: Embedded) -> None:
+    """Tokens before the text, in the same trainer, checkpoints, generation and reports."""
+    result = embedded.command("demo", "--small", "--fusion", "concat")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    folder = embedded.stack.home.root / "demo-concat"
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["fusion"], report["gates"]) == ("concat", None)
+    assert report["trained"]["stage1"].keys() == {"bind_network", "queries"}
+    assert report["trained"]["stage1"]["queries"]["drift"] > 0
+    assert report["stage1"]["eval_loss"] != report["stage1"]["eval_loss_shuffled"]  # the tokens reach the words
+    assert (folder / "report.html").read_text().count("<svg") == 3
+
+
+def test_metas_folder_becomes_a_base_with_the_hash_of_its_weights(embedded: Embedded, s3: Any, tmp_path: Path) -> None:
+    llama = files.tiny_llama("plain", torch.float16)
+    folder = files.write_meta(llama, tmp_path / "meta", num_shards=2)
+    files.write_pieces(folder)
+    result = embedded.command("import-base", "tiny-meta", str(folder))
+    assert result.returncode == 0, result.stdout + result.stderr
+    bucket = embedded.environment["IBLLM_S3_BUCKET"]
+    manifest = json.loads(s3.get_object(Bucket=bucket, Key="bases/tiny-meta/MANIFEST.json")["Body"].read())
+    assert manifest["weights_sha256"] == weights_sha256(folder)
+    assert "model.safetensors.index.json" in manifest["files"] or "model.safetensors" in manifest["files"]
 
 
 def test_a_job_larger_than_the_cluster_waits_says_why_and_can_be_cancelled(

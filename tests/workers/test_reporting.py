@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import Resources
 from ibllm_core.contract.run_spec import CompileSpec, Outcome, Progress
 from ibllm_core.contract.states import TerminationReason
@@ -60,6 +61,7 @@ def spec(service: Service) -> CompileSpec:
         token="secret",
         base="b",
         encoder="e",
+        adapter=AdapterConfig(),
         seed=0,
         resources=Resources(),
         inputs=(),

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.workers.train_tiny import CASES
 from workers.train.engine import schedule
 
 
-def train(tmp_path: Path, *, ranks: int, zero_stage: int) -> dict[str, list[float]]:
+def train(tmp_path: Path, *, ranks: int, zero_stage: int) -> dict[str, Any]:
     out = tmp_path / f"{ranks}-{zero_stage}.json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
@@ -28,22 +30,40 @@ def train(tmp_path: Path, *, ranks: int, zero_stage: int) -> dict[str, list[floa
 
 
 @pytest.fixture(scope="module")
-def one_rank(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return train(tmp_path_factory.mktemp("one"), ranks=1, zero_stage=1)
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2])
-def test_two_ranks_train_as_one(tmp_path: Path, one_rank: dict[str, list[float]], zero_stage: int) -> None:
-    two = train(tmp_path, ranks=2, zero_stage=zero_stage)
-    assert two["losses"] == pytest.approx(one_rank["losses"], abs=1e-4)
-    assert two["gates"] == pytest.approx(one_rank["gates"], abs=1e-4)
-    assert two["moments"] == one_rank["moments"]
+@pytest.fixture(scope="module", params=[1, 2])
+def two_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return train(tmp_path_factory.mktemp("two"), ranks=2, zero_stage=request.param)
 
 
-def test_training_learns_and_opens_the_gates(one_rank: dict[str, list[float]]) -> None:
-    assert one_rank["gates"][0] == 0
-    assert one_rank["gates"][-1] > 0.01
-    assert one_rank["losses"][-1] < one_rank["losses"][0] - 0.05
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_train_as_one(one_rank: dict[str, Any], two_ranks: dict[str, Any], case: str) -> None:
+    one, two = one_rank[case], two_ranks[case]
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
+    assert two["gates"] == pytest.approx(one["gates"], abs=1e-4)
+    assert two["drift"] == pytest.approx(one["drift"], rel=1e-3)
+    assert two["moments"] == one["moments"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_learns_and_moves_every_group_of_its_stage(one_rank: dict[str, Any], case: str) -> None:
+    result = one_rank[case]
+    assert result["losses"][-1] < result["losses"][0] - 0.02
+    groups = {"gates", "lora", "bias", "norm"} if case == "stage2" else {"bind_network"}
+    groups |= {"gates"} if case == "token_add" else set()
+    groups |= {"gates", "queries"} if case in ("value_gate", "adapter_prefix") else set()
+    groups |= {"queries"} if case == "concat" else set()
+    assert result["drift"].keys() == groups
+    assert all(drift > 0.01 for drift in result["drift"].values())
+
+
+@pytest.mark.parametrize("case", ["token_add", "value_gate", "adapter_prefix"])
+def test_training_opens_the_gates(one_rank: dict[str, Any], case: str) -> None:
+    assert one_rank[case]["gates"][0] == 0
+    assert one_rank[case]["gates"][-1] > 0.01
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:

@@ -51,17 +51,18 @@ def build_engine(model: nn.Module, settings: Hyperparameters, *, zero_stage: int
 
     gates = [p for name, p in trained_parameters(model) if group_of(name) == "gates"]
     others = [p for name, p in trained_parameters(model) if group_of(name) != "gates"]
+    groups: list[dict[str, Any]] = [
+        {"params": others, "lr": settings.learning_rate, "peak_lr": settings.learning_rate},
+        # Decay would pull a gate back to the zero that it starts from.
+        {
+            "params": gates,
+            "lr": settings.gate_learning_rate,
+            "peak_lr": settings.gate_learning_rate,
+            "weight_decay": 0.0,
+        },
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": others, "lr": settings.learning_rate, "peak_lr": settings.learning_rate},
-            # Decay would pull a gate back to the zero that it starts from.
-            {
-                "params": gates,
-                "lr": settings.gate_learning_rate,
-                "peak_lr": settings.gate_learning_rate,
-                "weight_decay": 0.0,
-            },
-        ],
+        [group for group in groups if group["params"]],  # no gates: concat, and frozen ones
         betas=ADAM_BETAS,
         weight_decay=settings.weight_decay,
         fused=True,

@@ -64,15 +64,22 @@ def train(
         "row_tokens": settings.row_tokens,
         "rows_per_step": settings.rows_per_step,
     }
-    total = count_steps(dataset.lengths, **shape)
+    lengths = dataset.lengths(model.fusion.media_tokens)
+    total = count_steps(lengths, **shape)
     log_every = max(1, total // LOGS_PER_TRAINING)
     if engine.rank == 0:
         on_log(LoggedStep(step=0, total_steps=total, metrics=gate_metrics(model), seconds_left=float("nan")))
     window, device = _Window(), next(model.parameters()).device
-    for step, global_batch in enumerate(batches(dataset.lengths, **shape), start=1):
+    for step, global_batch in enumerate(batches(lengths, **shape), start=1):
         engine.set_learning_rates(schedule(step - 1, total, settings.warmup_share))
         rows = global_batch.rows[engine.rank :: engine.world_size] or ((),)
-        batch = collate(dataset, rows, row_tokens=settings.row_tokens, pad_token=pad_token).to(device)
+        batch = collate(
+            dataset,
+            rows,
+            row_tokens=settings.row_tokens,
+            pad_token=pad_token,
+            media_tokens=model.fusion.media_tokens,
+        ).to(device)
         share = train_step(engine, batch, count_labels(dataset, global_batch.rows))
         window.loss = share if window.loss is None else window.loss + share
         window.steps += 1
@@ -87,8 +94,11 @@ def train(
 
 
 def gate_metrics(model: ImageBindLLM) -> dict[str, float]:
-    """The gates as metrics: one copy to the host for all layers."""
-    magnitudes = model.gate_magnitudes().cpu()
+    """The gates as metrics, one copy to the host for all layers; none for a fusion without gates."""
+    magnitudes = model.gate_magnitudes()
+    if magnitudes is None:
+        return {}
+    magnitudes = magnitudes.cpu()
     per_layer: Iterator[tuple[str, float]] = (
         (names.gate_layer(layer), float(value)) for layer, value in enumerate(magnitudes.mean(dim=1))
     )

@@ -13,14 +13,15 @@ import ray
 import torch
 from torch import distributed as dist
 
-from ibllm_core import adapter
+from ibllm_core.adapter import files
+from ibllm_core.adapter.header import Adapter, AdapterHeader
 from ibllm_core.contract import layout
 from ibllm_core.contract import metrics as names
 from ibllm_core.contract.run_spec import Outcome, Progress, ResultFile, TrainSpec
 from ibllm_core.contract.states import TerminationReason
 from ibllm_core.data import dataset as datasets
-from ibllm_core.errors import FrozenWeightsMovedError
-from ibllm_core.model.stages import freeze_for, hash_frozen_groups
+from ibllm_core.model.stage_proof import prove, snapshot
+from ibllm_core.model.stages import freeze_for
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
 from workers.model_loading import choose_dtype, fetch_base, load_model
@@ -49,13 +50,12 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
     torch.manual_seed(spec.seed)
     base = fetch_base(store, spec.base, settings.ibllm_cache)
     data = datasets.read(store.download_folder(layout.dataset(spec.dataset), settings.ibllm_cache))
-    parents = (store.download_folder(spec.parent_adapter, settings.ibllm_cache),) if spec.parent_adapter else ()
+    parent = store.download_folder(spec.parent_adapter, settings.ibllm_cache) if spec.parent_adapter else None
     dtype = choose_dtype(spec.resources.precision)
-    lora_rank = spec.hyperparameters.lora_rank if spec.stage == "stage2" else 0
     feature_dim = data.features.shape[1]
-    model = load_model(base, feature_dim=feature_dim, dtype=dtype, lora_rank=lora_rank, adapters=parents)
-    freeze_for(spec.stage, model)
-    frozen_before = hash_frozen_groups(model) if is_first else {}
+    model = load_model(base, feature_dim=feature_dim, config=spec.adapter, stage=spec.stage, dtype=dtype, parent=parent)
+    freeze_for(spec.stage, model, spec.adapter.preset)
+    before = snapshot(model) if is_first else None
     engine = build_engine(model, spec.hyperparameters, zero_stage=spec.resources.zero_stage, dtype=dtype)
 
     history = _History(spec, reporter, node)
@@ -74,14 +74,11 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
             on_log=history.add,
         )
     weights, moments = checkpoint.gather_trained(engine)
-    if not is_first:
+    if before is None:
         return Outcome(reason=TerminationReason.SUCCEEDED)
 
     reporter.progress(Progress(phase="saving", step=steps, total_steps=steps, nodes=(node,)))
-    frozen_after = hash_frozen_groups(model)
-    if frozen_after != frozen_before:
-        moved = [group for group in frozen_before if frozen_before[group] != frozen_after.get(group)]
-        raise FrozenWeightsMovedError(f"frozen weights moved in training: {', '.join(moved)}; nothing was saved")
+    proof = prove(model, before, weights)
     state = {"step": steps, "seed": spec.seed, "base_sha256": base.sha256, "dataset": spec.dataset}
     checkpoint.save(
         store,
@@ -90,10 +87,12 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
         moments=moments,
         state=state,
     )
-    header = adapter.AdapterHeader(
+    header = AdapterHeader(
         stage=spec.stage,
+        config=spec.adapter,
         feature_dim=feature_dim,
-        lora_rank=lora_rank,
+        vocab_size=model.shape.vocab_size,
+        template=spec.template,
         base=spec.base,
         base_sha256=base.sha256,
         encoder=spec.encoder,
@@ -102,19 +101,19 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
         job_id=spec.job_id,
     )
     with tempfile.TemporaryDirectory() as folder:
-        adapter.save(Path(folder), header, {**adapter.adapted_tensors(model), **weights})
+        tensors = {**files.adapted_tensors(model, header), **weights}
+        files.write(Path(folder), Adapter(header=header, tensors=tensors))
         manifest = store.upload_folder(spec.adapter_prefix, Path(folder), {"header": header.model_dump()})
     outputs = {
         "adapter": spec.adapter_prefix,
-        "adapter_sha256": manifest["files"][adapter.FILENAME]["sha256"],
-        "frozen_before": frozen_before,
-        "frozen_after": frozen_after,
+        "adapter_sha256": manifest["files"][files.FILENAME]["sha256"],
+        "proof": proof.model_dump(),
         "steps": steps,
         "world_size": engine.world_size,
         "zero_stage": spec.resources.zero_stage,
         "dtype": str(dtype).removeprefix("torch."),
-        "trained_parameters": sum(t.numel() for t in weights.values()),
-        "trained_tokens": sum(data.lengths) * spec.hyperparameters.n_epochs,
+        "trained_parameters": sum(group.parameters for group in proof.trained.values()),
+        "trained_tokens": sum(data.lengths()) * spec.hyperparameters.n_epochs,
     }
     result = history.publish(store)
     return Outcome(reason=TerminationReason.SUCCEEDED, outputs=outputs, result_files=(result,))
@@ -144,7 +143,7 @@ class _History:
                 seconds_left=None if logged.step == 0 else logged.seconds_left,
                 loss=values.get(names.TRAIN_LOSS),
                 tokens_per_second=values.get(names.TRAIN_TOKENS_PER_SECOND),
-                gate_abs_mean=values[names.GATE_ABS_MEAN],
+                gate_abs_mean=values.get(names.GATE_ABS_MEAN),
                 nodes=(self._node,),
             )
         )

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import JobRequest
 
 
@@ -11,7 +12,8 @@ def body(**changes: object) -> dict[str, object]:
 
 def test_a_two_stage_job_is_accepted_with_defaults() -> None:
     request = JobRequest.model_validate(body())
-    assert [stage.hyperparameters.lora_rank for stage in request.stages] == [16, 16]
+    assert request.adapter == AdapterConfig(fusion="token_add", bind_norm="rms", preset="paper")
+    assert (request.adapter.lora.rank, request.adapter.lora.scale, len(request.adapter.lora.targets)) == (16, 1.0, 7)
     assert request.resources.workers == 2
 
 

@@ -1,0 +1,52 @@
+"""A LLaMA of SmolLM2-135M's shape with random weights, and captions for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ibllm_core.contract.adapter_config import AdapterConfig
+from ibllm_core.data.dataset import CompiledSample, Dataset
+from ibllm_core.model.imagebind_llm import ImageBindLLM
+from ibllm_core.model.stages import freeze_for
+
+FEATURE_DIM = 1024  # ImageBind's
+VOCAB = 49152
+
+
+def stage1_model(dtype: torch.dtype, **config: Any) -> ImageBindLLM:
+    llama = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    plain = LlamaForCausalLM(llama).to(dtype).requires_grad_(False).eval()
+    model = ImageBindLLM(plain, FEATURE_DIM, AdapterConfig.model_validate(config))
+    freeze_for("stage1", model)
+    return model
+
+
+def captions(count: int, lengths: tuple[int, int] = (10, 40), prompt_length: int = 8) -> Dataset:
+    """Samples with media, as long as stamps' captions under the short template unless told."""
+    rng = np.random.default_rng(0)
+    samples = [
+        CompiledSample(
+            tokens=rng.integers(1, VOCAB, rng.integers(lengths[0], lengths[1] + 1)).tolist(),
+            prompt_length=prompt_length,
+            feature=index,
+            row=index + 1,
+            instruction="",
+            answer="",
+        )
+        for index in range(count)
+    ]
+    features = rng.standard_normal((count, FEATURE_DIM)).astype(np.float32)
+    return Dataset(samples=samples, features=features, feature_hashes=[str(index) for index in range(count)])
