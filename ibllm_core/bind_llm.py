@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ibllm_core.adapter import files, released
+from ibllm_core.adapter import files
 from ibllm_core.adapter.header import AdapterHeader
+from ibllm_core.adapter.reading import read_adapter
 from ibllm_core.bases.load import load_base
 from ibllm_core.contract.sampling import Sampling
 from ibllm_core.data.collate import collate
@@ -66,7 +67,7 @@ class BindLLM:
         base than the adapter's, ``InvalidWeightsError`` for files that cannot be used.
         """
         path = Path(adapter)
-        loaded = released.read_released(path) if path.suffix == ".pth" else files.read(path)
+        loaded = read_adapter(path)
         header = loaded.header
         frozen = load_base(Path(base), dtype)
         model = ImageBindLLM(frozen.llama, header.feature_dim, header.config, header.stage)
