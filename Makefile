@@ -31,8 +31,10 @@ format: $(STAMP) ## rewrite the code in the house's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## time the training step on this machine
+bench: $(STAMP) ## time the training step, the fusions and the visual cache on this machine
 	@$(BIN)/python -m tests.benchmarks.training_step
+	@$(BIN)/python -m tests.benchmarks.fusion_costs
+	@$(BIN)/python -m tests.benchmarks.visual_cache
 
 up: $(STAMP) ## start the embedded stack
 	@$(BIN)/ibllm up

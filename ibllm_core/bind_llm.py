@@ -20,16 +20,18 @@ from ibllm_core.adapter.header import AdapterHeader
 from ibllm_core.adapter.reading import read_adapter
 from ibllm_core.bases.load import load_base
 from ibllm_core.contract.sampling import Sampling
+from ibllm_core.contract.templates import TEMPLATE_NAMES
 from ibllm_core.data.collate import collate
 from ibllm_core.data.dataset import NO_FEATURE, CompiledSample, Dataset
 from ibllm_core.data.prompts import Prompter
-from ibllm_core.errors import InvalidPromptError
+from ibllm_core.data.text_stream import FinishReason, TextStream
+from ibllm_core.errors import InvalidPromptError, InvalidSpecError
 from ibllm_core.model.batch import Batch
 from ibllm_core.model.generation import Decoder, Request, check_requests
 from ibllm_core.model.imagebind_llm import ImageBindLLM
-from ibllm_core.model.text_stream import FinishReason, TextStream
+from ibllm_core.model.stages import freeze_for
 
-Features = Tensor | np.ndarray | Sequence[Tensor | None] | None
+Features = Tensor | np.ndarray | Sequence[Tensor | np.ndarray | None] | None
 GREEDY = Sampling()
 
 
@@ -63,15 +65,19 @@ class BindLLM:
         """Load a base and an adapter.
 
         The base is a safetensors folder, a GGUF file or Meta's folder; the adapter our folder or a released ``.pth``.
-        ``template`` None takes the one that the adapter was trained with. Raises ``BaseMismatchError`` for another
-        base than the adapter's, ``InvalidWeightsError`` for files that cannot be used.
+        ``template`` None takes the one that the adapter was trained with. What requires gradients is what the adapter's
+        stage trains. Raises ``BaseMismatchError`` for another base than the adapter's, ``InvalidWeightsError`` for
+        files that cannot be used, ``InvalidSpecError`` for an unknown template.
         """
         path = Path(adapter)
+        if template not in (None, *TEMPLATE_NAMES):
+            raise InvalidSpecError(f"there is no template {template!r}; choose one of {', '.join(TEMPLATE_NAMES)}")
         loaded = read_adapter(path)
         header = loaded.header
         frozen = load_base(Path(base), dtype)
         model = ImageBindLLM(frozen.llama, header.feature_dim, header.config, header.stage)
         files.install(model, loaded, base_sha256=frozen.sha256, source=str(path))
+        freeze_for(header.stage, model, header.config.preset)
         prompter = Prompter(tokenizer=frozen.tokenizer, template=template or header.template)
         return cls(model.to(device), prompter, header)
 
@@ -82,14 +88,17 @@ class BindLLM:
         *,
         sampling: Sampling = GREEDY,
         seeds: Sequence[int] | None = None,
+        contexts: Sequence[str] | None = None,
     ) -> list[str]:
         """Answer instructions, each with its own feature vector or none.
 
         Every prompt draws from ``sampling.seed`` alone, so that its answer does not depend on the others; ``seeds``
-        gives each its own. Raises ``InvalidPromptError``.
+        gives each its own, ``contexts`` the input that Alpaca's second form has a place for. A prompt without a vector
+        sees no media at all; released checkpoints saw a grey picture there in training: give them its feature.
+        Raises ``InvalidPromptError``.
         """
         answers = [""] * (1 if isinstance(prompts, str) else len(prompts))
-        for delta in self.stream(prompts, features, sampling=sampling, seeds=seeds):
+        for delta in self.stream(prompts, features, sampling=sampling, seeds=seeds, contexts=contexts):
             answers[delta.index] += delta.text
         return [answer.rstrip() for answer in answers]
 
@@ -100,17 +109,20 @@ class BindLLM:
         *,
         sampling: Sampling = GREEDY,
         seeds: Sequence[int] | None = None,
+        contexts: Sequence[str] | None = None,
     ) -> Iterator[Delta]:
         """The same piece by piece, as soon as the text is certain."""
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         vectors = self._vectors(features, len(texts))
         own_seeds = [sampling.seed] * len(texts) if seeds is None else list(seeds)
         _check_count("seeds", len(own_seeds), len(texts))
+        inputs = [""] * len(texts) if contexts is None else list(contexts)
+        _check_count("contexts", len(inputs), len(texts))
         requests = [
-            Request(prompt=self.prompter.prompt(text), feature=vector, seed=seed)
-            for text, vector, seed in zip(texts, vectors, own_seeds, strict=True)
+            Request(prompt=self.prompter.prompt(text, context), feature=vector, seed=seed)
+            for text, context, vector, seed in zip(texts, inputs, vectors, own_seeds, strict=True)
         ]
-        check_requests(self.model, requests, sampling)
+        check_requests(self.model, requests, sampling.max_new_tokens)
         return self._stream(requests, sampling)
 
     def batch(self, samples: Sequence[tuple[str, str]], features: Features = None) -> Batch:
@@ -128,6 +140,9 @@ class BindLLM:
             )
             for row, ((instruction, answer), vector) in enumerate(zip(samples, vectors, strict=True), start=1)
         ]
+        check_requests(
+            self.model, [Request(prompt=s.tokens, feature=v) for s, v in zip(compiled, vectors, strict=True)]
+        )
         width = self.header.feature_dim
         stacked = np.stack([v.numpy() for v in with_media]) if with_media else np.zeros((0, width), dtype=np.float32)
         dataset = Dataset(samples=compiled, features=stacked, feature_hashes=[""] * len(with_media))
@@ -166,7 +181,7 @@ class BindLLM:
         rows = torch.as_tensor(features) if isinstance(features, np.ndarray) else features
         vectors = [rows] if isinstance(rows, Tensor) and rows.ndim == 1 else list(rows)
         _check_count("features", len(vectors), count)
-        return [None if vector is None else vector.detach().cpu().float() for vector in vectors]
+        return [None if v is None else torch.as_tensor(v).detach().cpu().float() for v in vectors]
 
 
 def _check_count(what: str, found: int, expected: int) -> None:

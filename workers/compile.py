@@ -41,9 +41,9 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
         item.file_id: dataset.dataset_id(
             file_sha256=item.sha256,
             encoder_sha256=encoder.sha256,
-            tokenizer_sha256=base.sha256,
+            tokenizer_sha256=base.tokenizer_sha256,
             template=item.template,
-            row_tokens=item.row_tokens,
+            row_tokens=min(item.row_tokens, base.context),
             media_tokens=spec.adapter.media_tokens,
             grey_for_text=spec.adapter.preset == "released",
         )
@@ -64,6 +64,7 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
             encoded,
             tokenizer,
             media_tokens=spec.adapter.media_tokens,
+            context=base.context,
             feature_dim=encoder.feature_dim,
             grey=grey,
         )
@@ -168,6 +169,7 @@ def _assemble(
     tokenizer: Tokenizer,
     *,
     media_tokens: int,
+    context: int,
     feature_dim: int,
     grey: np.ndarray | None,
 ) -> _Compiled:
@@ -185,7 +187,7 @@ def _assemble(
         try:
             tokenised = prompter.sample(sample.instruction, sample.answer)
             num_positions = len(tokenised.tokens) + (media_tokens if sha256 or grey is not None else 0)
-            problem = _problem_of(sha256, encoded, num_positions, item.row_tokens)
+            problem = _problem_of(sha256, encoded, num_positions, item.row_tokens, context)
         except InvalidPromptError as error:
             problem = error.message
         if problem:
@@ -205,9 +207,11 @@ def _assemble(
     return _Compiled(data=data, quarantined=quarantined)
 
 
-def _problem_of(sha256: str | None, encoded: _Encoded, num_positions: int, row_tokens: int) -> str:
+def _problem_of(sha256: str | None, encoded: _Encoded, num_positions: int, row_tokens: int, context: int) -> str:
     if sha256 in encoded.bad:
         return encoded.bad[sha256]
+    if num_positions > context:
+        return f"it has {num_positions} tokens, the base's context only {context}: shorten it"
     if num_positions > row_tokens:
         return (
             f"it has {num_positions} tokens, a packed row only {row_tokens}: shorten it or raise "

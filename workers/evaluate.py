@@ -47,11 +47,11 @@ def run(spec: EvaluateSpec, store: ObjectStore, settings: WorkerSettings, report
     result: dict[str, Any] = {}
     if spec.caption_dataset:
         data = _dataset(store, spec.caption_dataset, settings.ibllm_cache)
-        model = load_adapted(base, first, dtype)[0].eval()
+        model = load_adapted(base, first, dtype).eval()
         result["stage1"] = _measure_captions(model, data, tokenizer, spec, reporter)
     if spec.question_dataset:
         data = _dataset(store, spec.question_dataset, settings.ibllm_cache)
-        model = load_adapted(base, second, dtype)[0].eval()
+        model = load_adapted(base, second, dtype).eval()
         result["stage2"] = _measure_answers(model, data, tokenizer, spec, reporter)
     with MetricSpool(settings.mlflow_tracking_uri, spec.mlflow_run_id, settings.ibllm_cache / "spool") as spool:
         spool.log(0, _as_metrics(result))
@@ -90,7 +90,7 @@ def _measure_captions(
     right = [sample.feature for sample in data.samples]
     losses = {}
     variants = (
-        # Words alone: what zero gates give.
+        # Words alone, without media of any kind.
         ("eval_loss_before", [NO_FEATURE] * len(right)),
         ("eval_loss", right),
         ("eval_loss_shuffled", shuffled_pictures(data, 0)),
@@ -98,10 +98,11 @@ def _measure_captions(
     for step, (name, pictures) in enumerate(variants):
         reporter.progress(Progress(phase="caption loss", step=step, total_steps=len(variants)))
         losses[name] = _mean_loss(model, data, pictures, tokenizer.eos_token_id)
-    captions = [i for i in range(len(data.samples)) if data.has_picture(i)][:SHOWN_CAPTIONS]
     prompter = Prompter(tokenizer=tokenizer, template=spec.caption_template)
-    prompts = [prompter.prompt(data.samples[i].instruction) for i in captions]
-    written = _answer(model, prompts, data.features[[right[i] for i in captions]], prompter, CAPTION_TOKENS)
+    prompts = dict(list(askable(model, data, prompter, CAPTION_TOKENS).items())[:SHOWN_CAPTIONS])
+    captions = list(prompts)
+    features = data.features[[right[i] for i in captions]]
+    written = _answer(model, list(prompts.values()), features, prompter, CAPTION_TOKENS) if prompts else []
     samples = [
         {
             "row": data.samples[i].row,
@@ -117,11 +118,14 @@ def _measure_captions(
 def _measure_answers(
     model: ImageBindLLM, data: Dataset, tokenizer: Any, spec: EvaluateSpec, reporter: Reporter
 ) -> dict[str, Any]:
-    asked = [i for i in range(len(data.samples)) if data.has_picture(i)]
-    right = [data.samples[i].feature for i in asked]
-    wrong = [shuffled_pictures(data, 0)[i] for i in asked]
     prompter = Prompter(tokenizer=tokenizer, template=spec.question_template)
-    prompts = [prompter.prompt(data.samples[i].instruction) for i in asked]
+    found = askable(model, data, prompter, ANSWER_TOKENS)
+    asked, prompts = list(found), list(found.values())
+    counts = {"vqa_questions": len(asked), "vqa_left_out": len(data.samples) - len(asked)}
+    if not asked:
+        return {**counts, "samples": []}
+    shuffled = shuffled_pictures(data, 0)
+    right, wrong = [data.samples[i].feature for i in asked], [shuffled[i] for i in asked]
     answers: dict[str, list[str]] = {}
     batches = range(0, len(asked), ANSWERS_PER_BATCH)
     for turn, (name, pictures) in enumerate((("right", right), ("shuffled", wrong))):
@@ -140,9 +144,16 @@ def _measure_answers(
     return {
         "vqa_accuracy": _accuracy(answers["right"], truth),
         "vqa_accuracy_shuffled": _accuracy(answers["shuffled"], truth),
-        "vqa_questions": len(asked),
+        **counts,
         "samples": samples[:100],
     }
+
+
+def askable(model: ImageBindLLM, data: Dataset, prompter: Prompter, limit: int) -> dict[int, list[int]]:
+    """Prompts by the number of their sample: of samples with a picture, whose answer of ``limit`` tokens still fits."""
+    room = model.llama.config.max_position_embeddings - limit - model.fusion.media_tokens
+    prompts = {i: prompter.prompt(s.instruction) for i, s in enumerate(data.samples) if data.has_picture(i)}
+    return {i: prompt for i, prompt in prompts.items() if len(prompt) <= room}
 
 
 @torch.inference_mode()
@@ -187,4 +198,4 @@ def _as_metrics(result: dict[str, Any]) -> dict[str, float]:
         ("stage2", "vqa_accuracy", names.EVAL_ACCURACY),
         ("stage2", "vqa_accuracy_shuffled", names.EVAL_ACCURACY_SHUFFLED),
     )
-    return {metric: result[stage][key] for stage, key, metric in pairs if stage in result}
+    return {metric: result[stage][key] for stage, key, metric in pairs if key in result.get(stage, {})}

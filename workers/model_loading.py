@@ -9,23 +9,29 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ibllm_core.adapter import files
-from ibllm_core.adapter.header import Adapter
 from ibllm_core.bases.load import load_llama, load_tokenizer
+from ibllm_core.bases.safetensors_folder import read_config
 from ibllm_core.contract import layout
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import Precision, TrainingStage
 from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
-from ibllm_core.storage import ObjectStore
+from ibllm_core.storage import ObjectStore, manifest_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base model's folder on this node, and the hash of its weights."""
+    """A base model's folder on this node, the hash of its weights, and that of the other files beside them."""
 
     name: str
     folder: Path
     sha256: str
+    tokenizer_sha256: str
+
+    @property
+    def context(self) -> int:
+        """Positions that the base was trained for."""
+        return int(read_config(self.folder / "config.json").max_position_embeddings)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies beside the weights."""
@@ -35,13 +41,20 @@ class Base:
 def fetch_base(store: ObjectStore, name: str, cache: Path) -> Base:
     """Bring a base to this node; ``ObjectMissingError`` where the store has none of that name."""
     prefix = layout.base(name)
-    sha256 = store.manifest(prefix).get("weights_sha256")
+    manifest = store.manifest(prefix)
+    sha256 = manifest.get("weights_sha256")
     if sha256 is None:
         raise InvalidSpecError(
             f"base {name} was brought in by an older version, and the hash of its weights is not known: bring it in "
             "again under a new name with `ibllm import-base`"
         )
-    return Base(name=name, folder=store.download_folder(prefix, cache), sha256=sha256)
+    others = {file: entry for file, entry in manifest["files"].items() if not file.endswith(".safetensors")}
+    return Base(
+        name=name,
+        folder=store.download_folder(prefix, cache),
+        sha256=sha256,
+        tokenizer_sha256=manifest_sha256({"files": others}),
+    )
 
 
 def load_model(
@@ -60,13 +73,13 @@ def load_model(
     return model
 
 
-def load_adapted(base: Base, folder: Path, dtype: torch.dtype) -> tuple[ImageBindLLM, Adapter]:
+def load_adapted(base: Base, folder: Path, dtype: torch.dtype) -> ImageBindLLM:
     """The model that an adapter's header describes, with the adapter in it."""
     adapter = files.read(folder)
     header = adapter.header
     model = ImageBindLLM(load_llama(base.folder, dtype), header.feature_dim, header.config, header.stage)
     files.install(model, adapter, base_sha256=base.sha256, source=str(folder / files.FILENAME))
-    return model, adapter
+    return model
 
 
 def choose_dtype(precision: Precision) -> torch.dtype:

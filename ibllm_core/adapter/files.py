@@ -33,6 +33,10 @@ def write(folder: Path, adapter: Adapter) -> Path:
 def read_header(folder: Path) -> AdapterHeader:
     """The header alone, without reading weights."""
     path = folder / FILENAME
+    if not path.exists():
+        raise InvalidWeightsError(
+            f"{path} does not exist: give a folder with an adapter, or a released .pth", file=str(path)
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return parse_header((file.metadata() or {}).get(HEADER_KEY), str(path))
@@ -64,12 +68,14 @@ def install(model: ImageBindLLM, adapter: Adapter, *, base_sha256: str | None, s
     parameters = dict(model.named_parameters())
     expected = dict(adapted_parameters(model, adapter.header.stage))
     # A released stage-1 file may carry the base's norms beside what stage 1 trained.
-    norms = {name for name in adapter.tensors if name in parameters and group_of(name) == "norm"}
+    expected |= {n: parameters[n] for n in adapter.tensors if n in parameters and group_of(n) == "norm"}
     check_shapes(
-        {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items() if name not in norms - expected.keys()},
+        {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()},
         {name: tuple(parameter.shape) for name, parameter in expected.items()},
         source,
     )
+    for name, tensor in adapter.tensors.items():
+        check_finite({name: tensor.to(parameters[name].dtype)}, source)  # float16 ends at 65504
     with torch.no_grad():
         for name, tensor in adapter.tensors.items():
             parameters[name].copy_(tensor)
@@ -107,9 +113,10 @@ def check_shapes(
 def check_finite(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """Refuse NaN and infinity, naming the key."""
     for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
+        if tensor.numel() and not all(bool(extreme.isfinite()) for extreme in tensor.aminmax()):
             raise InvalidWeightsError(
-                f"{source}: {name} holds NaN or infinity: take an earlier checkpoint",
+                f"{source}: {name} holds NaN or infinity in {tensor.dtype}: take an earlier checkpoint, or load the "
+                "model in bfloat16 or float32",
                 file=source,
                 key=name,
             )

@@ -6,18 +6,19 @@ pickles of tensors; no code of theirs runs. Dtypes stay as they are, so that wha
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ibllm_core.adapter import released_layout as layout
 from ibllm_core.adapter.files import check_finite, check_shapes
 from ibllm_core.adapter.header import Adapter, AdapterHeader
 from ibllm_core.bases.layout import to_half_split, to_interleaved
-from ibllm_core.contract.adapter_config import LINEARS, AdapterConfig, LoraConfig, ValueGateConfig
+from ibllm_core.contract.adapter_config import LINEARS, AdapterConfig, BindNorm, LoraConfig, ValueGateConfig
+from ibllm_core.contract.job_spec import TrainingStage
 from ibllm_core.errors import InvalidSpecError, InvalidWeightsError
 
 BASE = "Open-Chinese-LLaMA-7B"  # what the published files were trained on; with another LLaMA they write nonsense
@@ -25,35 +26,37 @@ ENCODER = "imagebind"
 _DROPPED = "prefix_projector_norm."  # left over in early files, used by nothing
 
 
-def read_released(path: Path, *, base: str = BASE, vocab_size: int | None = None) -> Adapter:
+def read_released(path: Path) -> Adapter:
     """Import a released checkpoint; its header says which stage it is.
 
     Raises ``InvalidWeightsError``, which names file and key, where the file is no pickle of tensors, or does not hold
-    exactly the keys of its stage.
+    exactly the keys of its stage in the shapes that belong together.
     """
     tensors = check_finite(_load(path), str(path))
-    shape = _Shape.of(tensors, path)
-    keys = shape.keys()
-    gates = [layout.gate_key(layer) for layer in range(shape.num_layers)]
-    expected = {key.released for key in keys} | set(gates)
-    optional = {key.released for key in layout.norm_keys(shape.num_layers)} if shape.stage == "stage1" else set()
-    kept_norms = optional & tensors.keys()
-    if kept_norms and kept_norms != optional:
-        expected |= optional  # some norms without the others: say which are missing
-    found = {name for name in tensors if name not in kept_norms or name in expected}
-    check_shapes(dict.fromkeys(found), dict.fromkeys(expected), str(path))
-    ours = {}
-    for key in [*keys, *(k for k in layout.norm_keys(shape.num_layers) if k.released in kept_norms)]:
-        tensor = tensors[key.released]
-        ours[key.ours] = to_half_split(tensor, shape.num_heads) if key.layout == "rotary" else tensor
+    checkpoint = _Checkpoint(tensors, path)
+    keys = checkpoint.keys()
+    gates: dict[str, tuple[int, ...]] = {
+        layout.gate_key(layer): (1, checkpoint.num_heads, 1, 1) for layer in range(checkpoint.dims.L)
+    }
+    check_shapes(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {key.released: checkpoint.dims.shape(key.shape) for key in keys} | gates,
+        str(path),
+    )
+    ours = {
+        key.ours: to_half_split(tensors[key.released], checkpoint.num_heads)
+        if key.layout == "rotary"
+        else tensors[key.released]
+        for key in keys
+    }
     ours["fusion.gates"] = torch.stack([tensors[name].flatten() for name in gates])
     header = AdapterHeader(
-        stage=shape.stage,
-        config=shape.config(),
-        feature_dim=tensors["image_bind_proj.weight"].shape[1],
-        vocab_size=vocab_size,
+        stage=checkpoint.stage,
+        config=checkpoint.config(),
+        feature_dim=checkpoint.dims.F,
+        vocab_size=None,
         template="alpaca",
-        base=base,
+        base=BASE,
         base_sha256=None,
         encoder=ENCODER,
     )
@@ -80,56 +83,75 @@ def write_released(path: Path, adapter: Adapter) -> None:
     for layer, gates in enumerate(tensors["fusion.gates"]):
         released[layout.gate_key(layer)] = gates.reshape(1, num_heads, 1, 1)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in released.items()}
-    torch.save({"model": plain}, path)
+    partial = path.with_name(path.name + ".part")
+    torch.save({"model": plain}, partial)
+    partial.replace(path)
 
 
-class _Shape:
-    """What a released file's own tensors say about it."""
+class _Checkpoint:
+    """What a released file's own tensors say about it; its sizes come from as few of them as can be."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.num_layers = tensors["prefix_query.weight"].shape[0]
-        self.num_heads = tensors[layout.gate_key(0)].numel()
+    def __init__(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        self._tensors, self._path = tensors, path
+        self.stage: TrainingStage = "stage2" if any("lora_" in name for name in tensors) else "stage1"
         self.legacy = "image_bind_norm_1.bias" in tensors
-        low_rank = tensors.get("llama.layers.0.attention.lora_wq_l1.weight")
-        self.rank = None if low_rank is None else low_rank.shape[0]
-        self.stage = "stage1" if self.rank is None else "stage2"
-
-    @staticmethod
-    def of(tensors: Mapping[str, Tensor], path: Path) -> _Shape:
-        try:
-            return _Shape(tensors)
-        except KeyError as error:
-            key = str(error.args[0])
-            raise InvalidWeightsError(
-                f"{path}: {key} is missing: expected a whole released ImageBind-LLM checkpoint", file=str(path), key=key
-            ) from error
+        self.num_heads = self._shape(layout.gate_key(0), 4)[1]
+        model_dim, feature_dim = self._shape("image_bind_proj.weight", 2)
+        rank, hidden_dim = 0, 0
+        if self.stage == "stage2":
+            rank, hidden_dim = self._shape("llama.layers.0.feed_forward.lora_w2_l1.weight", 2)
+        num_layers = self._shape("prefix_query.weight", 2)[0]
+        self.dims = layout.Dims(F=feature_dim, C=model_dim, L=num_layers, X=hidden_dim, R=rank)
+        if self.num_heads == 0 or model_dim % (2 * self.num_heads):
+            raise self._wrong(layout.gate_key(0), f"has {self.num_heads} heads for a model of {model_dim}")
 
     def keys(self) -> list[layout.Key]:
+        """What the stage must hold; of a stage-1 file the norms too, where it has any of them."""
+        norms = list(layout.norm_keys(self.dims.L))
         keys = [*layout.bind_keys(legacy=self.legacy), *layout.query_keys()]
         if self.stage == "stage2":
-            keys += [*layout.tuning_keys(self.num_layers), *layout.norm_keys(self.num_layers)]
+            keys += layout.tuning_keys(self.dims.L)
+        if self.stage == "stage2" or any(key.released in self._tensors for key in norms):
+            keys += norms
         return keys
 
     def config(self) -> AdapterConfig:
-        return AdapterConfig(
-            fusion=ValueGateConfig(),
-            bind_norm="legacy" if self.legacy else "rms",
-            lora=LoraConfig(rank=self.rank) if self.rank else LoraConfig(),
-            preset="released",
+        try:
+            lora = LoraConfig(rank=self.dims.R) if self.stage == "stage2" else LoraConfig()
+        except ValidationError as error:
+            raise self._wrong("llama.layers.0.feed_forward.lora_w2_l1.weight", f"has rank {self.dims.R}") from error
+        bind_norm: BindNorm = "legacy" if self.legacy else "rms"
+        return AdapterConfig(fusion=ValueGateConfig(), bind_norm=bind_norm, lora=lora, preset="released")
+
+    def _shape(self, key: str, num_dims: int) -> tuple[int, ...]:
+        if key not in self._tensors:
+            raise self._wrong(key, "is missing")
+        if self._tensors[key].ndim != num_dims:
+            raise self._wrong(key, f"has shape {tuple(self._tensors[key].shape)}")
+        return tuple(self._tensors[key].shape)
+
+    def _wrong(self, key: str, problem: str) -> InvalidWeightsError:
+        return InvalidWeightsError(
+            f"{self._path}: {key} {problem}: expected a whole released ImageBind-LLM checkpoint",
+            file=str(self._path),
+            key=key,
         )
 
 
 def _load(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise InvalidWeightsError(f"{path} does not exist: give the path of a released .pth", file=str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         raise InvalidWeightsError(
-            f"{path} is no readable checkpoint of tensors ({str(error).splitlines()[0][:200]}): fetch it again; "
-            "nothing of it was run",
+            f"{path} is no readable checkpoint of tensors ({str(error)[:200]!r}): fetch it again; none of it was run",
             file=str(path),
         ) from error
     tensors = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         raise InvalidWeightsError(
             f"{path} holds no dictionary of tensors: expected a released ImageBind-LLM checkpoint", file=str(path)
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ibllm_core.model.bind import NUM_BLOCKS
+from ibllm_core.model.bind import HIDDEN_MULTIPLE, NUM_BLOCKS
 from ibllm_core.model.lora import BIASED_LINEARS
 
 Layout = Literal["as_is", "rotary"]
@@ -29,30 +29,48 @@ _ROTARY = frozenset({"q_proj", "k_proj"})
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """One tensor's two names, and whether its rows need another order."""
+    """One tensor's two names, its shape in the letters of ``Dims``, and whether its rows need another order."""
 
     ours: str
     released: str
+    shape: str
     layout: Layout = "as_is"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dims:
+    """Sizes of a checkpoint: feature F, model C, feed-forward X, rank R, layers L; B is the bind network's hidden."""
+
+    F: int
+    C: int
+    L: int
+    X: int = 0
+    R: int = 0
+
+    def shape(self, letters: str) -> tuple[int, ...]:
+        """``"CF"`` as numbers."""
+        return tuple(self.C * HIDDEN_MULTIPLE if letter == "B" else int(getattr(self, letter)) for letter in letters)
 
 
 def bind_keys(*, legacy: bool) -> Iterator[Key]:
     """The bind network: our w1, w2, w3 are the released f1, f3, f2."""
     parts = ("weight", "bias") if legacy else ("weight",)
-    yield from (Key(ours=f"bind_network.project.{p}", released=f"image_bind_proj.{p}") for p in ("weight", "bias"))
-    names = (("norm", "norm"), ("w1", "f1"), ("w2", "f3"), ("w3", "f2"))
+    yield Key(ours="bind_network.project.weight", released="image_bind_proj.weight", shape="CF")
+    yield Key(ours="bind_network.project.bias", released="image_bind_proj.bias", shape="C")
+    names = (("norm", "norm", "C"), ("w1", "f1", "BC"), ("w2", "f3", "BC"), ("w3", "f2", "CB"))
     for block in range(NUM_BLOCKS):
-        for ours, released in names:
+        for ours, released, shape in names:
             for part in parts:
                 yield Key(
                     ours=f"bind_network.blocks.{block}.{ours}.{part}",
                     released=f"image_bind_{released}_{block + 1}.{part}",
+                    shape=shape if part == "weight" else shape[0],
                 )
 
 
 def query_keys() -> Iterator[Key]:
     """The queries of all layers."""
-    yield Key(ours="fusion.queries", released="prefix_query.weight")
+    yield Key(ours="fusion.queries", released="prefix_query.weight", shape="LC")
 
 
 def gate_key(layer: int) -> str:
@@ -62,11 +80,11 @@ def gate_key(layer: int) -> str:
 
 def norm_keys(num_layers: int) -> Iterator[Key]:
     """LLaMA's norms."""
-    yield Key(ours="llama.model.norm.weight", released="llama.norm.weight")
+    yield Key(ours="llama.model.norm.weight", released="llama.norm.weight", shape="C")
     for layer in range(num_layers):
         ours, released = f"llama.model.layers.{layer}", f"llama.layers.{layer}"
-        yield Key(ours=f"{ours}.input_layernorm.weight", released=f"{released}.attention_norm.weight")
-        yield Key(ours=f"{ours}.post_attention_layernorm.weight", released=f"{released}.ffn_norm.weight")
+        yield Key(ours=f"{ours}.input_layernorm.weight", released=f"{released}.attention_norm.weight", shape="C")
+        yield Key(ours=f"{ours}.post_attention_layernorm.weight", released=f"{released}.ffn_norm.weight", shape="C")
 
 
 def tuning_keys(num_layers: int) -> Iterator[Key]:
@@ -76,7 +94,9 @@ def tuning_keys(num_layers: int) -> Iterator[Key]:
             ours, released = f"llama.model.layers.{layer}.{path}", f"llama.layers.{layer}.{block}"
             name = path.partition(".")[2]
             rows: Layout = "rotary" if name in _ROTARY else "as_is"
-            yield Key(ours=f"{ours}.lora_down.weight", released=f"{released}.lora_{linear}_l1.weight")
-            yield Key(ours=f"{ours}.lora_up.weight", released=f"{released}.lora_{linear}_l2.weight", layout=rows)
+            out_dim, in_dim = ("X" if linear in ("w1", "w3") else "C"), ("X" if linear == "w2" else "C")
+            lora = f"{released}.lora_{linear}"
+            yield Key(ours=f"{ours}.lora_down.weight", released=f"{lora}_l1.weight", shape=f"R{in_dim}")
+            yield Key(ours=f"{ours}.lora_up.weight", released=f"{lora}_l2.weight", shape=f"{out_dim}R", layout=rows)
             if name in BIASED_LINEARS:
-                yield Key(ours=f"{ours}.bias", released=f"{released}.{linear}.bias", layout=rows)
+                yield Key(ours=f"{ours}.bias", released=f"{released}.{linear}.bias", shape=out_dim, layout=rows)

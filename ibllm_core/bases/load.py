@@ -34,7 +34,7 @@ def load_base(path: Path, dtype: torch.dtype) -> LoadedBase:
     """
     source = open_source(path)
     tokenizer = load_tokenizer(source)
-    fingerprint = Fingerprint()
+    fingerprint = Fingerprint(source.config)
     llama = _load(source, dtype, "cpu", fingerprint.add)
     return LoadedBase(llama=llama, tokenizer=tokenizer, sha256=fingerprint.hexdigest())
 
@@ -71,8 +71,9 @@ def load_tokenizer(source: WeightSource | Path) -> PreTrainedTokenizerBase:
 
 def weights_sha256(source: WeightSource | Path) -> str:
     """The hash that ``load_base`` returns, and all its checks of the weights, without a model."""
-    fingerprint = Fingerprint()
-    for stored, tensor in read_checked(_opened(source)):
+    source = _opened(source)
+    fingerprint = Fingerprint(source.config)
+    for stored, tensor in read_checked(source):
         fingerprint.add(stored.name, tensor)
         del tensor
     return fingerprint.hexdigest()

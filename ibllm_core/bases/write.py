@@ -36,7 +36,7 @@ def write_folder(
             f"{folder} is not empty: name a new folder to write the base into", file=str(folder), expected="no files"
         )
     tokenizer = load_tokenizer(source)
-    fingerprint = Fingerprint()
+    fingerprint = Fingerprint(source.config)
     shards: list[list[str]] = []
     total_bytes = 0
     written_dtype = dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from ibllm_core.contract.base import Contract
 
@@ -60,6 +60,11 @@ class LoraConfig(Contract):
     alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; null: 1")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the update's inputs dropped in training")
     targets: tuple[LinearName, ...] = Field(LINEARS, min_length=1)
+
+    @field_validator("targets")
+    @classmethod
+    def _in_one_order(cls, targets: tuple[LinearName, ...]) -> tuple[LinearName, ...]:
+        return tuple(name for name in LINEARS if name in targets)
 
     @property
     def scale(self) -> float:

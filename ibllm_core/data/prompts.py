@@ -19,6 +19,8 @@ class Tokenizer(Protocol):
 
     bos_token_id: int | None
     eos_token_id: int
+    all_special_ids: list[int]
+    all_special_tokens: list[str]
     chat_template: Any
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -51,6 +53,7 @@ class Prompter:
 
     def prompt(self, instruction: str, context: str = "") -> list[int]:
         """Tokens of the prompt, with a beginning-of-sequence token where the base's tokenizer sets one."""
+        self._check_plain(instruction + context)
         if self.template == CHAT:
             text = self._chat([_user_turn(instruction, context)], add_generation_prompt=True)
             tokens = self.tokenizer.encode(text, add_special_tokens=False)  # the template wrote its own
@@ -66,25 +69,16 @@ class Prompter:
         prompt, reply = self.prompt(instruction, context), answer.strip()
         if not reply:
             raise InvalidPromptError("the answer is empty: give it some text, or leave the sample out")
-        # A template ends with a colon, after which words stand apart; a chat template ends where the answer begins.
-        apart = "" if self.template == CHAT or self._adds_space else " "
+        self._check_plain(reply)
+        # A template ends with a colon, after which words stand apart; a chat template says for itself.
+        apart = self._closing[0] if self.template == CHAT else "" if self._adds_space else " "
         tokens = self.tokenizer.encode(apart + reply, add_special_tokens=False)
         return TokenisedSample(tokens=[*prompt, *tokens, self.end_token], prompt_length=len(prompt))
 
-    @cached_property
+    @property
     def end_token(self) -> int:
         """What ends an answer: the end of a turn in a chat template, else the end of the sequence."""
-        if self.template != CHAT:
-            return self.tokenizer.eos_token_id
-        turns = [_user_turn("a", ""), {"role": "assistant", "content": "b"}]
-        prompt = self._chat(turns[:1], add_generation_prompt=True)
-        whole = self._chat(turns, add_generation_prompt=False)
-        if not whole.startswith(prompt + "b"):
-            raise InvalidPromptError(
-                "the base's chat template changes the prompt once the answer is there: choose another template"
-            )
-        closing = self.tokenizer.encode(whole.removeprefix(prompt + "b"), add_special_tokens=False)
-        return closing[0] if closing else self.tokenizer.eos_token_id
+        return self._closing[1] if self.template == CHAT else self.tokenizer.eos_token_id
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -103,6 +97,30 @@ class Prompter:
         """Whether the tokenizer sets a space before a text by itself, as SentencePiece does."""
         first = self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("a", add_special_tokens=False))[0]
         return first.startswith("▁")
+
+    @cached_property
+    def _closing(self) -> tuple[str, int]:
+        """What the chat template sets before the answer, and the special token that it sets after it."""
+        turns = [_user_turn("a", ""), {"role": "assistant", "content": "b"}]
+        prompt = self._chat(turns[:1], add_generation_prompt=True)
+        whole = self._chat(turns, add_generation_prompt=False)
+        before, _, after = whole.removeprefix(prompt).partition("b")
+        specials = set(self.tokenizer.all_special_ids)
+        ends = [t for t in self.tokenizer.encode(after, add_special_tokens=False) if t in specials]
+        if not whole.startswith(prompt) or before.strip() or not ends:
+            raise InvalidPromptError(
+                "the base's chat template cannot be trained with: its prompt changes once the answer is there, or no "
+                "special token ends the answer; choose another template"
+            )
+        return before, ends[0]
+
+    def _check_plain(self, text: str) -> None:
+        """A special token in a text would end the sample, or begin another turn."""
+        found = [token for token in self.tokenizer.all_special_tokens if token in text]
+        if found:
+            raise InvalidPromptError(
+                f"the text holds {found[0]!r}, which the base's tokenizer takes for a token of its own: remove it"
+            )
 
     def _chat(self, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
         if not self.tokenizer.chat_template:

@@ -33,7 +33,7 @@ class Decoder:
 
     @torch.inference_mode()
     def __init__(self, model: ImageBindLLM, requests: Sequence[Request], sampling: Sampling) -> None:
-        check_requests(model, requests, sampling)
+        check_requests(model, requests, sampling.max_new_tokens)
         self._model = model
         self._sampling = sampling
         device = model.llama.device
@@ -88,7 +88,12 @@ class Decoder:
 def generate(
     model: ImageBindLLM, requests: Sequence[Request], sampling: Sampling, end_tokens: frozenset[int]
 ) -> list[list[int]]:
-    """Continue each prompt until an end token, which is left out, or ``max_new_tokens``."""
+    """Continue each prompt until an end token, which is left out, or ``max_new_tokens``.
+
+    Tokens alone: ``InvalidPromptError`` for stop strings, which need the text (``BindLLM.stream``).
+    """
+    if sampling.stop:
+        raise InvalidPromptError("stop strings need the text: use BindLLM.generate or BindLLM.stream")
     decoder = Decoder(model, requests, sampling)
     answers: list[list[int]] = [[] for _ in requests]
     going = set(range(len(requests)))
@@ -102,7 +107,7 @@ def generate(
     return answers
 
 
-def check_requests(model: ImageBindLLM, requests: Sequence[Request], sampling: Sampling) -> None:
+def check_requests(model: ImageBindLLM, requests: Sequence[Request], max_new_tokens: int = 0) -> None:
     """Refuse what cannot be generated from, before any work; ``InvalidPromptError`` names the request from 0."""
     context = model.llama.config.max_position_embeddings
     width = model.bind_network.feature_dim
@@ -112,11 +117,11 @@ def check_requests(model: ImageBindLLM, requests: Sequence[Request], sampling: S
         if not request.prompt:
             raise InvalidPromptError(f"prompt {index} is empty: give it some text")
         media = 0 if request.feature is None else model.fusion.media_tokens
-        needed = media + len(request.prompt) + sampling.max_new_tokens
+        needed = media + len(request.prompt) + max_new_tokens
         if needed > context:
             raise InvalidPromptError(
                 f"prompt {index} has {media + len(request.prompt)} tokens and the answer may have "
-                f"{sampling.max_new_tokens}, but the base's context is {context}: shorten the prompt or lower "
+                f"{max_new_tokens}, but the base's context is {context}: shorten the prompt or lower "
                 "max_new_tokens",
                 index=index,
             )

@@ -6,7 +6,7 @@ Source: ImageBind-LLM sections 3.1 and 3.2 and its released code; the table of d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 
@@ -14,7 +14,6 @@ from ibllm_core.contract.adapter_config import Preset
 from ibllm_core.contract.job_spec import TrainingStage
 
 Group = Literal["llama", "bind_network", "queries", "gates", "lora", "bias", "norm"]
-GROUPS: tuple[Group, ...] = get_args(Group)
 
 TRAINED_GROUPS: dict[Preset, dict[TrainingStage, frozenset[Group]]] = {
     "paper": {

@@ -17,12 +17,12 @@ FEATURE_DIM = 1024  # ImageBind's
 VOCAB = 49152
 
 
-def stage1_model(dtype: torch.dtype, **config: Any) -> ImageBindLLM:
+def stage1_model(dtype: torch.dtype, *, num_layers: int = 30, **config: Any) -> ImageBindLLM:
     llama = LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=576,
         intermediate_size=1536,
-        num_hidden_layers=30,
+        num_hidden_layers=num_layers,
         num_attention_heads=9,
         num_key_value_heads=3,
         tie_word_embeddings=True,

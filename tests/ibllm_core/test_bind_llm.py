@@ -11,7 +11,8 @@ from ibllm_core.bases.load import weights_sha256
 from ibllm_core.bind_llm import BindLLM
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.sampling import Sampling
-from ibllm_core.errors import BaseMismatchError, InvalidPromptError
+from ibllm_core.errors import BaseMismatchError, InvalidPromptError, InvalidSpecError
+from ibllm_core.model.stages import group_of
 from tests.conftest import FEATURE_DIM, tiny_llama
 from tests.ibllm_core.adapter.adapters import adapter_of, random_model
 
@@ -77,9 +78,8 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_label_tokens(llm: BindLLM, fea
     assert batch.num_labels == sum(single.num_labels for single in singles) == 4 + 8
     weighted = sum(llm.loss(single) * single.num_labels for single in singles) / batch.num_labels
     torch.testing.assert_close(llm.loss(batch), weighted)
-    llm.model.bind_network.requires_grad_(True)
     llm.loss(batch).backward()
-    assert llm.model.bind_network.project.weight.grad is not None
+    assert llm.model.fusion.gates.grad is not None
 
 
 def test_a_released_checkpoint_is_an_adapter_too(base: Path, tmp_path: Path, llm: BindLLM) -> None:
@@ -104,3 +104,32 @@ def test_prompts_and_features_must_match_in_number(llm: BindLLM, features: torch
         llm.generate(PROMPTS, features[:2])
     with pytest.raises(InvalidPromptError, match="1 seeds for 3 prompts"):
         llm.generate(PROMPTS, seeds=[1])
+
+
+def test_what_trains_is_what_the_adapters_stage_trains(llm: BindLLM) -> None:
+    trained = {group_of(name) for name, p in llm.model.named_parameters() if p.requires_grad}
+    assert trained == {"gates", "lora", "bias", "norm"}
+    assert not any(module.training for module in llm.model.modules())
+
+
+def test_bad_samples_are_refused(llm: BindLLM, features: torch.Tensor) -> None:
+    pair = ("what is this ?", "a cat .")
+    for pairs, given, message in [
+        ([pair], features[:1, :-1], "the adapter's encoder gives"),
+        ([pair], features[:1] * float("nan"), "holds NaN"),
+        ([("what is this ?", "a cat . " * 200)], features[:1], "context is 256"),
+        ([("what ?", " ")], features[:1], "the answer is empty"),
+        ([], None, "at least one"),
+    ]:
+        with pytest.raises(InvalidPromptError, match=message):
+            llm.batch(pairs, given)
+
+
+def test_an_unknown_template_is_refused(tmp_path: Path, base: Path, llm: BindLLM) -> None:
+    with pytest.raises(InvalidSpecError, match="no template 'vicuna'"):
+        BindLLM.from_pretrained(base, tmp_path / "adapter", template="vicuna")
+
+
+def test_an_input_has_its_place(llm: BindLLM) -> None:
+    alone = llm.generate(["what ?"], sampling=SHORT)
+    assert llm.generate(["what ?"], contexts=["the dog is red ."], sampling=SHORT) != alone

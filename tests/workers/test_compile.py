@@ -32,7 +32,7 @@ def source(template: str = "short", row_tokens: int = 24, count: int = 150) -> _
 
 def assemble(tokenizer: PreTrainedTokenizerFast, made: _Source, **changes: Any) -> Any:
     encoded = _Encoded(vectors={"p": np.ones(DIM, dtype=np.float32)}, bad={})
-    settings = {"media_tokens": 0, "feature_dim": DIM, "grey": None, **changes}
+    settings = {"media_tokens": 0, "context": 256, "feature_dim": DIM, "grey": None, **changes}
     return _assemble(made, encoded, tokenizer, **settings)
 
 
@@ -60,3 +60,9 @@ def test_media_tokens_count_towards_a_row(tokenizer: PreTrainedTokenizerFast) ->
 def test_a_template_that_does_not_fit_the_rows_is_said(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(InvalidDataError, match="row 1: template 'caption' always asks"):
         assemble(tokenizer, source(template="caption"))
+
+
+def test_samples_longer_than_the_bases_context_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens = len(assemble(tokenizer, source(count=2)).data.samples[0].tokens)
+    with pytest.raises(InvalidDataError, match=f"the base's context only {tokens - 1}: shorten it"):
+        assemble(tokenizer, source(), context=tokens - 1)

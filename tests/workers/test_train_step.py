@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from ibllm_core.contract.job_spec import Hyperparameters
+from ibllm_core.model.imagebind_llm import ImageBindLLM
+from ibllm_core.model.stages import freeze_for
 from tests.workers.train_tiny import CASES
-from workers.train.engine import schedule
+from workers.train.engine import parameter_groups, schedule
 
 
 def train(tmp_path: Path, *, ranks: int, zero_stage: int) -> dict[str, Any]:
@@ -64,6 +67,17 @@ def test_training_learns_and_moves_every_group_of_its_stage(one_rank: dict[str, 
 def test_training_opens_the_gates(one_rank: dict[str, Any], case: str) -> None:
     assert one_rank[case]["gates"][0] == 0
     assert one_rank[case]["gates"][-1] > 0.01
+
+
+def test_gates_have_their_own_rate_and_no_decay(model: ImageBindLLM) -> None:
+    freeze_for("stage1", model)
+    settings = Hyperparameters(learning_rate=1e-4, gate_learning_rate=1e-2)
+    others, gates = parameter_groups(model, settings)
+    assert gates["params"] == [model.fusion.gates]
+    assert (gates["lr"], gates["weight_decay"]) == (1e-2, 0.0)
+    assert others["lr"] == 1e-4 and "weight_decay" not in others
+    model.fusion.gates.requires_grad_(False)
+    assert len(parameter_groups(model, settings)) == 1
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:

@@ -49,20 +49,8 @@ def build_engine(model: nn.Module, settings: Hyperparameters, *, zero_stage: int
     import deepspeed
     import torch.distributed as dist
 
-    gates = [p for name, p in trained_parameters(model) if group_of(name) == "gates"]
-    others = [p for name, p in trained_parameters(model) if group_of(name) != "gates"]
-    groups: list[dict[str, Any]] = [
-        {"params": others, "lr": settings.learning_rate, "peak_lr": settings.learning_rate},
-        # Decay would pull a gate back to the zero that it starts from.
-        {
-            "params": gates,
-            "lr": settings.gate_learning_rate,
-            "peak_lr": settings.gate_learning_rate,
-            "weight_decay": 0.0,
-        },
-    ]
     optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],  # no gates: concat, and frozen ones
+        parameter_groups(model, settings),
         betas=ADAM_BETAS,
         weight_decay=settings.weight_decay,
         fused=True,
@@ -80,6 +68,18 @@ def build_engine(model: nn.Module, settings: Hyperparameters, *, zero_stage: int
         },
     )
     return Engine(deepspeed=wrapped, rank=dist.get_rank(), world_size=dist.get_world_size())
+
+
+def parameter_groups(model: nn.Module, settings: Hyperparameters) -> list[dict[str, Any]]:
+    """What trains, the gates apart: decay would pull a gate back to the zero that it starts from."""
+    gates = [p for name, p in trained_parameters(model) if group_of(name) == "gates"]
+    others = [p for name, p in trained_parameters(model) if group_of(name) != "gates"]
+    rate, gate_rate = settings.learning_rate, settings.gate_learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": others, "lr": rate, "peak_lr": rate},
+        {"params": gates, "lr": gate_rate, "peak_lr": gate_rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]  # concat has no gates, and some stages freeze them
 
 
 def schedule(step: int, total_steps: int, warmup_share: float) -> float:

@@ -44,4 +44,4 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert main(["merged", str(adapter), str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 1
     assert "needs the base's own v_proj" in capsys.readouterr().err
     assert main(["show", str(tmp_path / "nothing")]) == 1
-    assert "is no whole safetensors file" in capsys.readouterr().err
+    assert "does not exist: give a folder with an adapter" in capsys.readouterr().err

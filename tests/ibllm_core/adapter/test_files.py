@@ -92,13 +92,31 @@ def test_wrong_tensors_are_refused_and_nothing_is_half_loaded(change: dict[str, 
     assert all(torch.equal(p, before[name]) for name, p in adapted_parameters(model, "stage1"))
 
 
+def test_another_lora_is_refused_in_stage_2_alone() -> None:
+    config = AdapterConfig(lora={"rank": 2})
+    other = ImageBindLLM(tiny_llama(), FEATURE_DIM, AdapterConfig(lora={"rank": 3}), "stage2")
+    with pytest.raises(InvalidSpecError, match="the adapter has lora LoraConfig"):
+        install(other, adapter_of(random_model(config, "stage2"), "stage2"))
+    install(other, adapter_of(random_model(config, "stage1"), "stage1"))
+
+
+def test_what_float16_cannot_hold_is_refused() -> None:
+    adapter = adapter_of(random_model(AdapterConfig(), "stage1"), "stage1")
+    adapter.tensors[GATES][0] = 1e6
+    model = ImageBindLLM(tiny_llama().half(), FEATURE_DIM, AdapterConfig())
+    with pytest.raises(InvalidWeightsError, match=r"fusion\.gates holds NaN or infinity in torch\.float16"):
+        install(model, adapter)
+    assert not bool(model.fusion.gates.any())
+
+
 def written(folder: Path) -> Path:
     return files.write(folder, adapter_of(random_model(AdapterConfig(), "stage1"), "stage1"))
 
 
-def test_nan_is_refused_with_its_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_nan_and_infinity_are_refused_with_their_key(tmp_path: Path, value: str) -> None:
     adapter = adapter_of(random_model(AdapterConfig(), "stage1"), "stage1")
-    adapter.tensors[GATES][1] = float("nan")
+    adapter.tensors[GATES][1] = float(value)
     files.write(tmp_path, adapter)
     with pytest.raises(InvalidWeightsError, match=r"fusion\.gates holds NaN"):
         files.read(tmp_path)

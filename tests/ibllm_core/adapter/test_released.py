@@ -130,6 +130,50 @@ def test_exactly_the_keys_of_the_stage_are_accepted(tmp_path: Path, removed: str
     assert caught.value.fields["file"] == str(path)
 
 
+WQ = "llama.layers.0.attention.lora_wq_l2.weight"
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor"),
+    [
+        ("llama.layers.1.attention.gate", torch.zeros(1, 2, 1, 1)),
+        ("llama.layers.0.attention.gate", torch.zeros(1, 3, 1, 1)),
+        (WQ, torch.zeros(30, 3)),
+        ("prefix_query.weight", torch.tensor(1.0)),
+        ("image_bind_proj.weight", torch.zeros(32)),
+        ("llama.layers.0.feed_forward.lora_w2_l1.weight", torch.zeros(600, 48)),
+        ("llama.norm.weight", torch.ones(1)),
+        ("image_bind_f1_2.weight", torch.full((128, 32), float("nan"))),
+        ("image_bind_f1_2.weight", torch.full((128, 32), float("inf"))),
+    ],
+)
+def test_a_tensor_of_another_shape_or_not_finite_is_refused_by_its_key(
+    tmp_path: Path, key: str, tensor: Tensor
+) -> None:
+    path = save(tmp_path / "7B.pth", {**synthetic("stage2", False)[1], key: tensor})
+    with pytest.raises(InvalidWeightsError) as caught:
+        read_released(path)
+    assert caught.value.fields["file"] == str(path)
+    if tensor.shape[:1] != (600,):  # there the other layers' ranks are at fault first
+        assert caught.value.fields["key"] == key
+
+
+@pytest.mark.parametrize("norms", [{"llama.norm.weight"}, {"llama.norm.weight", "llama.layers.0.ffn_norm.weight"}])
+def test_a_stage_1_file_holds_all_norms_or_none(tmp_path: Path, norms: set[str]) -> None:
+    checkpoint = synthetic("stage1", False)[1] | dict.fromkeys(norms, torch.ones(32))
+    with pytest.raises(InvalidWeightsError, match=r"norm\.weight is missing"):
+        read_released(save(tmp_path / "7B.pth", checkpoint))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 no archive", bytes(range(256)) * 8], ids=["empty", "zip", "bytes"]
+)
+def test_a_file_of_anything_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.pth").write_bytes(content)
+    with pytest.raises(InvalidWeightsError, match=r"bad\.pth is no readable checkpoint"):
+        read_released(tmp_path / "bad.pth")
+
+
 class Mischief:
     """A pickle that would write a file when it is loaded."""
 
@@ -147,7 +191,7 @@ def test_a_pickle_with_code_is_refused_and_nothing_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("content", [{"model": {"epoch": 3}}, [1, 2]])
+@pytest.mark.parametrize("content", [{"model": {"epoch": 3}}, {"model": {3: torch.zeros(1)}}, [1, 2]])
 def test_a_pickle_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "bad.pth")
     with pytest.raises(InvalidWeightsError, match="holds no dictionary of tensors"):

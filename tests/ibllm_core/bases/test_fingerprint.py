@@ -1,10 +1,13 @@
+from typing import Any
+
 import torch
+from transformers import LlamaConfig
 
 from ibllm_core.bases.fingerprint import Fingerprint
 
 
-def fingerprint(**tensors: torch.Tensor) -> str:
-    result = Fingerprint()
+def fingerprint(config: dict[str, Any] | None = None, **tensors: torch.Tensor) -> str:
+    result = Fingerprint(LlamaConfig(**(config or {})))
     for name, tensor in tensors.items():
         result.add(name, tensor)
     return result.hexdigest()
@@ -29,6 +32,18 @@ def test_a_transposed_view_counts_in_the_order_of_its_rows() -> None:
     assert fingerprint(a=a.t()) == fingerprint(a=a.t().contiguous()) != fingerprint(a=a.view(3, 2))
 
 
+def test_the_same_tensors_under_another_config_are_another_base() -> None:
+    a = torch.ones(2)
+    configs: list[dict[str, Any]] = [
+        {},
+        {"rms_norm_eps": 1e-2},
+        {"num_key_value_heads": 8},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}},
+    ]
+    assert len({fingerprint(config, a=a) for config in configs}) == 4
+    assert fingerprint({"max_position_embeddings": 77}, a=a) == fingerprint(a=a)
+
+
 def test_the_hash_is_the_one_that_adapters_already_name() -> None:
     sha256 = fingerprint(a=torch.arange(6.0).view(2, 3), b=torch.ones(2, dtype=torch.bfloat16))
-    assert sha256 == "35e5a1222d69a799591c27a2b80b2327653e6ba2fb5bd9666a83da71ac695d89"
+    assert sha256 == "9c7a36267bfca9a42991a3a32c084caa6865d68c5b6d0644890f0202974ed0f9"

@@ -29,3 +29,15 @@ def test_caption_always_asks_the_same() -> None:
 def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidSpecError, match="'vicuna'; choose one of alpaca, short, caption, chat"):
         render("vicuna", "a")
+
+
+def test_the_words_are_alpacas_and_the_released_codes() -> None:
+    """A letter more or less is another model's prompt."""
+    task = "Below is an instruction that describes a task"
+    wish = "Write a response that appropriately completes the request."
+    assert render("alpaca", "A") == f"{task}. {wish}\n\n### Instruction:\nA\n\n### Response:"
+    assert render("alpaca", "A", "B") == (
+        f"{task}, paired with an input that provides further context. {wish}"
+        "\n\n### Instruction:\nA\n\n### Input:\nB\n\n### Response:"
+    )
+    assert CAPTION_INSTRUCTION == "Generate caption of this image"

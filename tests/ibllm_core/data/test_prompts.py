@@ -77,3 +77,28 @@ def test_a_base_without_chat_template_says_so(tokenizer: PreTrainedTokenizerFast
 def test_an_empty_answer_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(InvalidPromptError, match="the answer is empty"):
         Prompter(tokenizer=tokenizer, template="alpaca").sample("what?", " \n")
+
+
+@pytest.mark.parametrize("where", ["instruction", "answer"])
+def test_special_tokens_in_a_text_are_refused(tokenizer: PreTrainedTokenizerFast, where: str) -> None:
+    words = {"instruction": "what is this ?", "answer": "a cat", where: "a </s> cat"}
+    with pytest.raises(InvalidPromptError, match="holds '</s>', which the base's tokenizer takes for a token"):
+        Prompter(tokenizer=tokenizer, template="short").sample(**words)
+
+
+def test_a_chat_template_may_set_space_before_and_after_the_answer(llama_tokenizer: PreTrainedTokenizerBase) -> None:
+    """As Llama 2's does."""
+    llama_tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }} </s>{% endif %}{% endfor %}"
+    )
+    prompter = Prompter(tokenizer=llama_tokenizer, template="chat")
+    sample = prompter.sample("what is this?", "a cat")
+    assert sample.tokens[-1] == prompter.end_token == llama_tokenizer.eos_token_id
+    assert sample.tokens.count(llama_tokenizer.bos_token_id) == 1
+
+
+def test_a_chat_template_without_an_end_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    with pytest.raises(InvalidPromptError, match="no special token ends the answer"):
+        Prompter(tokenizer=tokenizer, template="chat").sample("what?", "a cat")

@@ -44,7 +44,11 @@ def exact_model(
 ) -> ImageBindLLM:
     """A model whose every trained tensor is random, so that no term of a formula hides behind a zero."""
     model = ImageBindLLM(tiny_llama(**llama).double(), feature_dim, config, stage)
-    model.llama.model.rotary_emb = ExactRotary(plain.rope_frequencies(plain_config(model)))
+    frequencies = plain.rope_frequencies(plain_config(model))
+    torch.testing.assert_close(
+        model.llama.model.rotary_emb.inv_freq, torch.tensor(frequencies), rtol=1e-5, atol=0, check_dtype=False
+    )
+    model.llama.model.rotary_emb = ExactRotary(frequencies)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -89,6 +89,18 @@ def test_stops_at_an_end_token_and_leaves_it_out() -> None:
     assert cut == [answer[: answer.index(end)] if end in answer else answer for answer in whole]
 
 
+def test_an_answer_may_fill_the_context_to_the_last_token() -> None:
+    model = exact_model(AdapterConfig(), max_position_embeddings=12).eval()
+    assert len(generate(model, [Request(prompt=[1, 2, 3, 4, 5, 6])], GREEDY, NO_END)[0]) == 6
+    with pytest.raises(InvalidPromptError, match="context is 12"):
+        generate(model, [Request(prompt=[1, 2, 3, 4, 5, 6, 7])], GREEDY, NO_END)
+
+
+def test_stop_strings_are_not_ignored() -> None:
+    with pytest.raises(InvalidPromptError, match="stop strings need the text"):
+        generate(exact_model(AdapterConfig()), requests(), Sampling(stop=("a",)), NO_END)
+
+
 def test_media_is_computed_once_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = exact_model(AdapterConfig()).eval(), []
     forward = model.bind_network.forward

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibllm_core.model.text_stream import TextStream
+from ibllm_core.data.text_stream import TextStream
 
 END = 256
 
@@ -40,6 +40,12 @@ def test_nothing_of_a_stop_string_is_ever_given(text: str, stop: list[str]) -> N
     # A stop string is seen as soon as it is whole; another one that begins earlier may still be on its way.
     assert text[:first] == "".join(found)[:first]
     assert not any(s in "".join(found) for s in stop)
+
+
+@given(st.text("abc", max_size=30), st.text("abc", min_size=1, max_size=4))
+def test_text_ends_exactly_before_a_stop_string(text: str, stop: str) -> None:
+    """So its beginning is held back until it is clear that it was none."""
+    assert "".join(pieces(text, [stop])[0]) == text.partition(stop)[0]
 
 
 def test_a_character_is_given_once_it_is_whole() -> None:
