@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import numpy as np
 from torch import Tensor
 from transformers import LlamaConfig
 
@@ -21,8 +22,8 @@ class Fingerprint:
 
     def __init__(self, config: LlamaConfig) -> None:
         settings = {
-            "rope": config.rope_parameters,
-            "rms_norm_eps": config.rms_norm_eps,
+            "rope": {key: _in_float32(value) for key, value in config.rope_parameters.items()},
+            "rms_norm_eps": _in_float32(config.rms_norm_eps),
             "heads": [config.num_attention_heads, config.num_key_value_heads, config.head_dim],
             "act": config.hidden_act,
         }
@@ -37,3 +38,10 @@ class Fingerprint:
     def hexdigest(self) -> str:
         """The hash of what was taken in."""
         return hashlib.sha256("".join(sorted(self._lines)).encode()).hexdigest()
+
+
+def _in_float32(value: object) -> object:
+    """A number as GGUF stores it, and as the model computes with it; anything else as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(np.float32(value))
+    return value
