@@ -38,11 +38,6 @@ def shape_of(llama: LlamaForCausalLM) -> BaseShape:
     )
 
 
-def count_block_parameters(llama: LlamaForCausalLM) -> int:
-    """N of the ``4 N`` FLOPs that a token costs through frozen layers: the weights of all layers' matrices."""
-    return sum(p.numel() for layer in llama.model.layers for p in layer.parameters() if p.ndim == 2)
-
-
 def fuse_norms(llama: LlamaForCausalLM) -> None:
     """Put torch's RMSNorm in the place of transformers', with the same weights, in place.
 

@@ -53,9 +53,3 @@ class _BindBlock(nn.Module):
         normed_SC = self.norm(x_SC)
         update_SC: Tensor = self.w3(F.silu(self.w1(normed_SC)) * self.w2(normed_SC))
         return x_SC + update_SC
-
-
-def count_parameters(feature_dim: int, model_dim: int) -> int:
-    """Number of parameters of an RMSNorm bind network, by arithmetic (608,190,464 at 1024 -> 4096)."""
-    block = 3 * HIDDEN_MULTIPLE * model_dim * model_dim + model_dim
-    return feature_dim * model_dim + model_dim + NUM_BLOCKS * block

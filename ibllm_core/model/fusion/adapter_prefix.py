@@ -43,7 +43,7 @@ class AdapterPrefix(Fusion):
         for row, index in enumerate(self.layers):
             attention: Any = layers[index].self_attn
             attention.look_at_prompts = partial(self._look, row)
-            attention.config._attn_implementation = ATTENTION
+            attention.config._attn_implementation = ATTENTION  # one configuration for all layers; others look nowhere
 
     def condition(self, bound_SC: Tensor) -> Tensor:
         """Keys and values of the prompts, ``[N, 2, S, K, G, D]``."""
