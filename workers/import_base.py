@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from ibllm_core.bases.formats import open_source
 from ibllm_core.bases.gguf_file import GGUFFile
 from ibllm_core.bases.load import load_tokenizer, weights_sha256
 from ibllm_core.bases.safetensors_folder import SafetensorsFolder
-from ibllm_core.bases.source import WeightSource, open_source
+from ibllm_core.bases.source import WeightSource
 from ibllm_core.bases.write import write_folder
 from ibllm_core.contract import layout
 from ibllm_core.errors import CoreError, InvalidSpecError

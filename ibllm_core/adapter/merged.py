@@ -18,8 +18,9 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from ibllm_core.adapter import files
 from ibllm_core.adapter.header import Adapter
+from ibllm_core.bases.formats import open_source
 from ibllm_core.bases.load import weights_sha256
-from ibllm_core.bases.source import StoredTensor, WeightSource, open_source
+from ibllm_core.bases.source import StoredTensor, WeightSource
 from ibllm_core.bases.write import write_folder
 from ibllm_core.contract.adapter_config import LINEARS
 from ibllm_core.errors import BaseMismatchError, InvalidSpecError

@@ -13,8 +13,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from ibllm_core.bases.checks import check_finite, read_checked
 from ibllm_core.bases.fingerprint import Fingerprint
+from ibllm_core.bases.formats import open_source
 from ibllm_core.bases.skeleton import allocate, finish, put_weight
-from ibllm_core.bases.source import WeightSource, open_source
+from ibllm_core.bases.source import WeightSource
 from ibllm_core.errors import InvalidWeightsError
 
 

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerBase
 
-from ibllm_core.errors import InvalidWeightsError
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
@@ -40,33 +38,3 @@ class WeightSource(Protocol):
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to the weights."""
-
-
-def open_source(path: Path) -> WeightSource:
-    """Recognise the format of a base by what lies there.
-
-    Raises ``InvalidWeightsError`` where nothing fits, or where the weights are pickles of Hugging Face's layout.
-    """
-    from ibllm_core.bases.gguf_file import GGUFFile
-    from ibllm_core.bases.meta_folder import MetaFolder
-    from ibllm_core.bases.safetensors_folder import SafetensorsFolder
-
-    if path.is_file() and path.suffix == ".gguf":
-        return GGUFFile(path)
-    if any(path.glob("*.safetensors")) or (path / "model.safetensors.index.json").exists():
-        return SafetensorsFolder(path)
-    if any(path.glob("consolidated.*.pth")):
-        return MetaFolder(path)
-    if any(path.glob("pytorch_model*.bin")):
-        raise InvalidWeightsError(
-            f"{path} holds its weights as pickles (pytorch_model*.bin), which are not read: convert them once, with "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder), and give the new folder",
-            file=str(path),
-            expected="*.safetensors",
-        )
-    raise InvalidWeightsError(
-        f"{path} is no base model: expected a .gguf file, a folder with config.json and *.safetensors, or Meta's "
-        "folder with params.json and consolidated.00.pth",
-        file=str(path),
-        expected="*.gguf, *.safetensors or consolidated.*.pth",
-    )

@@ -5,8 +5,8 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 
+from ibllm_core.bases.formats import open_source
 from ibllm_core.bases.load import load_base, load_llama, weights_sha256
-from ibllm_core.bases.source import open_source
 from ibllm_core.errors import InvalidWeightsError
 from tests.ibllm_core.bases.files import LLAMA3, llama3_factors, logits, tiny_llama, write_gguf
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ibllm_core.bases.formats import open_source
 from ibllm_core.bases.load import load_base, load_llama, weights_sha256
-from ibllm_core.bases.source import open_source
 from tests.ibllm_core.bases.files import logits, tiny_llama, write_meta, write_pieces
 
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ibllm_core.bases.formats import open_source
 from ibllm_core.bases.load import load_llama, load_tokenizer
-from ibllm_core.bases.source import open_source
 from ibllm_core.errors import InvalidWeightsError
 from tests.ibllm_core.bases.files import tiny_llama, write_gguf, write_meta, write_pieces, write_tokenizer
 

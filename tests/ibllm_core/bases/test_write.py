@@ -6,8 +6,8 @@ from gguf import GGMLQuantizationType
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ibllm_core.bases.formats import open_source
 from ibllm_core.bases.load import load_base, load_llama, weights_sha256
-from ibllm_core.bases.source import open_source
 from ibllm_core.bases.write import write_folder
 from ibllm_core.errors import InvalidWeightsError
 from tests.ibllm_core.bases.files import (
