@@ -21,6 +21,7 @@ class Tokenizer(Protocol):
     eos_token_id: int
     all_special_ids: list[int]
     all_special_tokens: list[str]
+    added_tokens_decoder: dict[int, Any]
     chat_template: Any
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -105,7 +106,7 @@ class Prompter:
         prompt = self._chat(turns[:1], add_generation_prompt=True)
         whole = self._chat(turns, add_generation_prompt=False)
         before, _, after = whole.removeprefix(prompt).partition("b")
-        specials = set(self.tokenizer.all_special_ids)
+        specials = set(self._specials.values())
         ends = [t for t in self.tokenizer.encode(after, add_special_tokens=False) if t in specials]
         if not whole.startswith(prompt) or before.strip() or not ends:
             raise InvalidPromptError(
@@ -114,9 +115,16 @@ class Prompter:
             )
         return before, ends[0]
 
+    @cached_property
+    def _specials(self) -> dict[str, int]:
+        """Every special token: those with a role, and those that are only marked so, as Llama 3's ends of turns."""
+        tokenizer = self.tokenizer
+        marked = {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        return marked | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
     def _check_plain(self, text: str) -> None:
         """A special token in a text would end the sample, or begin another turn."""
-        found = [token for token in self.tokenizer.all_special_tokens if token in text]
+        found = [token for token in self._specials if token in text]
         if found:
             raise InvalidPromptError(
                 f"the text holds {found[0]!r}, which the base's tokenizer takes for a token of its own: remove it"

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ibllm_core.bases.tokenizer import sentencepiece_tokenizer
@@ -102,3 +103,13 @@ def test_a_chat_template_without_an_end_is_refused(tokenizer: PreTrainedTokenize
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     with pytest.raises(InvalidPromptError, match="no special token ends the answer"):
         Prompter(tokenizer=tokenizer, template="chat").sample("what?", "a cat")
+
+
+def test_a_token_that_is_only_marked_special_ends_a_turn_too(tokenizer: PreTrainedTokenizerFast) -> None:
+    """As Llama 3's ``<|eot_id|>``, which has no role in its tokenizer's configuration."""
+    tokenizer.add_tokens(AddedToken("<|eot|>", special=True))
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} <|eot|> {% endfor %}"
+    prompter = Prompter(tokenizer=tokenizer, template="chat")
+    assert prompter.sample("what ?", "a cat").tokens[-1] == tokenizer.convert_tokens_to_ids("<|eot|>")
+    with pytest.raises(InvalidPromptError, match=r"holds '<\|eot\|>'"):
+        prompter.prompt("what <|eot|> is")
