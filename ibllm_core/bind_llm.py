@@ -75,8 +75,7 @@ class BindLLM:
         loaded = read_adapter(path)
         header = loaded.header
         frozen = load_base(Path(base), dtype)
-        model = ImageBindLLM(frozen.llama, header.feature_dim, header.config, header.stage)
-        files.install(model, loaded, base_sha256=frozen.sha256, source=str(path))
+        model = files.build_model(frozen.llama, loaded, base_sha256=frozen.sha256, source=str(path))
         freeze_for(header.stage, model, header.config.preset)
         prompter = Prompter(tokenizer=frozen.tokenizer, template=template or header.template)
         return cls(model.to(device), prompter, header)

@@ -20,11 +20,10 @@ from ibllm_core.bases.safetensors_folder import SafetensorsFolder
 from ibllm_core.bases.source import WeightSource
 from ibllm_core.bases.write import write_folder
 from ibllm_core.contract import layout
-from ibllm_core.errors import CoreError, InvalidSpecError
+from ibllm_core.errors import CoreError
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
-
-HASH = "weights_sha256"
+from workers.model_loading import WEIGHTS_HASH, weights_hash
 
 
 def main(name: str, source: Path) -> int:
@@ -32,7 +31,7 @@ def main(name: str, source: Path) -> int:
     try:
         store = ObjectStore(StorageSettings())
         if store.exists(layout.manifest(layout.base(name))):
-            check_has_hash(name, store.manifest(layout.base(name)))
+            weights_hash(name, store.manifest(layout.base(name)))
             sys.stdout.write(f"base {name} is in the object store already\n")
             return 0
         manifest = upload(store, name, open_source(source))
@@ -52,22 +51,12 @@ def upload(store: ObjectStore, name: str, source: WeightSource) -> dict[str, Any
     prefix = layout.base(name)
     if isinstance(source, SafetensorsFolder):
         load_tokenizer(source)
-        return store.upload_folder(prefix, source.path, {"name": name, HASH: weights_sha256(source)})
+        return store.upload_folder(prefix, source.path, {"name": name, WEIGHTS_HASH: weights_sha256(source)})
     with tempfile.TemporaryDirectory() as temporary:
         # Dequantised weights are float32, twice of what their precision is worth.
         dtype = torch.bfloat16 if isinstance(source, GGUFFile) else None
         sha256 = write_folder(source, Path(temporary), dtype)
-        return store.upload_folder(prefix, Path(temporary), {"name": name, HASH: sha256})
-
-
-def check_has_hash(name: str, manifest: dict[str, Any]) -> None:
-    """Raise ``InvalidSpecError`` for a base that an older version imported: a manifest never changes."""
-    if HASH not in manifest:
-        raise InvalidSpecError(
-            f"base {name} was imported by an older version, without the hash of its weights ({HASH}): import it under "
-            "a new name",
-            base=name,
-        )
+        return store.upload_folder(prefix, Path(temporary), {"name": name, WEIGHTS_HASH: sha256})
 
 
 if __name__ == "__main__":

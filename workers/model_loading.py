@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,8 @@ from ibllm_core.contract.job_spec import Precision, TrainingStage
 from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.storage import ObjectStore, manifest_sha256
+
+WEIGHTS_HASH = "weights_sha256"  # in a base's manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +45,7 @@ def fetch_base(store: ObjectStore, name: str, cache: Path) -> Base:
     """Bring a base to this node; ``ObjectMissingError`` where the store has none of that name."""
     prefix = layout.base(name)
     manifest = store.manifest(prefix)
-    sha256 = manifest.get("weights_sha256")
-    if sha256 is None:
-        raise InvalidSpecError(
-            f"base {name} was brought in by an older version, and the hash of its weights is not known: bring it in "
-            "again under a new name with `ibllm import-base`"
-        )
+    sha256 = weights_hash(name, manifest)
     others = {file: entry for file, entry in manifest["files"].items() if not file.endswith(".safetensors")}
     return Base(
         name=name,
@@ -55,6 +53,17 @@ def fetch_base(store: ObjectStore, name: str, cache: Path) -> Base:
         sha256=sha256,
         tokenizer_sha256=manifest_sha256({"files": others}),
     )
+
+
+def weights_hash(name: str, manifest: dict[str, Any]) -> str:
+    """The hash of a base's weights; ``InvalidSpecError`` for one of an older version: a manifest never changes."""
+    if WEIGHTS_HASH not in manifest:
+        raise InvalidSpecError(
+            f"base {name} was brought in by an older version, and the hash of its weights is not known: bring it in "
+            "again under a new name with `ibllm import-base`",
+            base=name,
+        )
+    return str(manifest[WEIGHTS_HASH])
 
 
 def load_model(
@@ -75,11 +84,8 @@ def load_model(
 
 def load_adapted(base: Base, folder: Path, dtype: torch.dtype) -> ImageBindLLM:
     """The model that an adapter's header describes, with the adapter in it."""
-    adapter = files.read(folder)
-    header = adapter.header
-    model = ImageBindLLM(load_llama(base.folder, dtype), header.feature_dim, header.config, header.stage)
-    files.install(model, adapter, base_sha256=base.sha256, source=str(folder / files.FILENAME))
-    return model
+    llama, source = load_llama(base.folder, dtype), str(folder / files.FILENAME)
+    return files.build_model(llama, files.read(folder), base_sha256=base.sha256, source=source)
 
 
 def choose_dtype(precision: Precision) -> torch.dtype:

@@ -9,8 +9,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from ibllm_core.adapter.header import Adapter, AdapterHeader, parse_header
+from ibllm_core.bases.checks import is_finite
 from ibllm_core.errors import BaseMismatchError, InvalidSpecError, InvalidWeightsError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.model.stages import adapted_parameters, group_of
@@ -81,21 +83,27 @@ def install(model: ImageBindLLM, adapter: Adapter, *, base_sha256: str | None, s
             parameters[name].copy_(tensor)
 
 
+def build_model(llama: LlamaForCausalLM, adapter: Adapter, *, base_sha256: str | None, source: str) -> ImageBindLLM:
+    """The model that an adapter's header describes around a base, with the adapter in it; raises as ``install``."""
+    header = adapter.header
+    model = ImageBindLLM(llama, header.feature_dim, header.config, header.stage)
+    install(model, adapter, base_sha256=base_sha256, source=source)
+    return model
+
+
 def adapted_tensors(model: ImageBindLLM, header: AdapterHeader) -> dict[str, Tensor]:
     """What an adapter of the header's stage holds of a model, in float32."""
     return {name: p.detach().float() for name, p in adapted_parameters(model, header.stage)}
 
 
-def check_shapes(
-    found: Mapping[str, tuple[int, ...] | None], expected: Mapping[str, tuple[int, ...] | None], source: str
-) -> None:
-    """Refuse weights that are not exactly the expected ones, naming the first key at fault; None is any shape."""
+def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Refuse weights that are not exactly the expected ones, naming the first key at fault."""
     problems = [(key, "is missing") for key in sorted(expected.keys() - found.keys())]
     problems += [(key, "has no place here") for key in sorted(found.keys() - expected.keys())]
     problems += [
         (key, f"has shape {found[key]}")
         for key in sorted(found.keys() & expected.keys())
-        if expected[key] is not None and found[key] != expected[key]
+        if found[key] != expected[key]
     ]
     if problems:
         key, problem = problems[0]
@@ -113,7 +121,7 @@ def check_shapes(
 def check_finite(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """Refuse NaN and infinity, naming the key."""
     for name, tensor in tensors.items():
-        if tensor.numel() and not all(bool(extreme.isfinite()) for extreme in tensor.aminmax()):
+        if not is_finite(tensor):
             raise InvalidWeightsError(
                 f"{source}: {name} holds NaN or infinity in {tensor.dtype}: take an earlier checkpoint, or load the "
                 "model in bfloat16 or float32",
@@ -130,6 +138,11 @@ def _check_base(model: ImageBindLLM, header: AdapterHeader, base_sha256: str | N
             f"{header.base_sha256}), but this base has {model.shape.vocab_size} (weights {base_sha256}): load it with "
             "its own base"
         )
+    check_base_sha256(header, base_sha256)
+
+
+def check_base_sha256(header: AdapterHeader, base_sha256: str | None) -> None:
+    """Refuse a base of other weights with both hashes; where one of them is not known there is nothing to compare."""
     if header.base_sha256 and base_sha256 and header.base_sha256 != base_sha256:
         raise BaseMismatchError(
             f"the adapter was trained on base {header.base} with weights {header.base_sha256}, but this base's are "

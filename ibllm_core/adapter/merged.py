@@ -23,7 +23,7 @@ from ibllm_core.bases.load import weights_sha256
 from ibllm_core.bases.source import StoredTensor, WeightSource
 from ibllm_core.bases.write import write_folder
 from ibllm_core.contract.adapter_config import LINEARS
-from ibllm_core.errors import BaseMismatchError, InvalidSpecError
+from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.stages import ADAPTED_GROUPS, group_of
 
 MEDIA_ADAPTER = "media_adapter"
@@ -48,12 +48,8 @@ def write_merged(folder: Path, base: Path, adapter: Adapter, *, dtype: torch.dty
             "text only"
         )
     source = open_source(base)
-    found = weights_sha256(source)
-    if header.base_sha256 not in (None, found):
-        raise BaseMismatchError(
-            f"the adapter was trained on base {header.base} with weights {header.base_sha256}, but those in {base} are "
-            f"{found}: merge it into its own base"
-        )
+    if header.base_sha256:  # hashing reads all of the base
+        files.check_base_sha256(header, weights_sha256(source))
     merged_sha256 = write_folder(MergedSource(source, adapter), folder, dtype)
     if not text_only:
         kept = {name: t for name, t in adapter.tensors.items() if group_of(name) in ADAPTED_GROUPS["stage1"]}

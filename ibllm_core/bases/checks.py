@@ -70,9 +70,14 @@ def checked_tensors(source: WeightSource) -> list[StoredTensor]:
     return list(found.values())
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; aminmax needs no memory and is 70 times as fast as isfinite."""
+    return not tensor.numel() or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
+
+
 def check_finite(tensor: Tensor, stored: StoredTensor) -> None:
-    """Raise where a weight is NaN or infinite; aminmax needs no memory and is 70 times as fast as isfinite."""
-    if not all(torch.isfinite(extreme) for extreme in tensor.aminmax()):
+    """Raise where a weight is NaN or infinite."""
+    if not is_finite(tensor):
         raise InvalidWeightsError(
             f"{stored.file} holds NaN or infinite numbers in {stored.key} (as {tensor.dtype}): "
             + (

@@ -48,7 +48,7 @@ class Snapshot:
 
 def snapshot(model: nn.Module) -> Snapshot:
     """Take note of a model whose stage is set; holds one float32 copy of what trains."""
-    weights = {name: p.detach().float().cpu().clone() for name, p in trained_parameters(model)}
+    weights = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in trained_parameters(model)}
     return Snapshot(hashes=hash_frozen_groups(model), weights=weights)
 
 
