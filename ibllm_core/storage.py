@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -27,6 +27,7 @@ class ObjectStore:
     """Files and folders in one bucket; every method raises ``StorageError`` or one of its children."""
 
     def __init__(self, settings: StorageSettings) -> None:
+        self.settings = settings
         self.bucket = settings.bucket
         self.endpoint = settings.endpoint
         self._s3: S3Client = boto3.client(
@@ -122,17 +123,17 @@ class ObjectStore:
         manifest: dict[str, Any] = self.get_json(layout.manifest(prefix))
         return manifest
 
-    def download_folder(self, prefix: str, cache: Path) -> Path:
+    def download_folder(self, prefix: str, cache: Path, *, wanted: Callable[[str], bool] = lambda name: True) -> Path:
         """Fetch a prefix into ``cache`` once, verified against its manifest, and return the folder.
 
-        A second call finds the folder and asks the store for the manifest only. ``IntegrityError`` names the file
-        whose bytes are wrong.
+        A second call finds the folder and asks the store for the manifest only; ``wanted`` chooses among the files by
+        name. ``IntegrityError`` names the file whose bytes are wrong.
         """
         manifest = self.manifest(prefix)
         folder = cache / prefix
         for name, expected in manifest["files"].items():
             path = folder / name
-            if path.exists() and path.stat().st_size == expected["bytes"]:
+            if not wanted(name) or (path.exists() and path.stat().st_size == expected["bytes"]):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(path.name + f".{id(self)}.part")

@@ -18,3 +18,4 @@ class ServiceSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = 8080
     max_file_mb: int = 512
+    local_data: bool = False

@@ -55,7 +55,12 @@ def open_model(model: ImageBindLLM) -> ImageBindLLM:
 
 def sample(tokens: list[int], prompt_length: int, feature: int) -> CompiledSample:
     return CompiledSample(
-        tokens=tokens, prompt_length=prompt_length, feature=feature, row=1, instruction="what?", answer="that"
+        tokens=tokens,
+        labels=[(prompt_length, len(tokens))],
+        feature=feature,
+        row=1,
+        instruction="what?",
+        answer="that",
     )
 
 
@@ -70,7 +75,7 @@ def dataset() -> Dataset:
         sample([30, 31, 32, 33, 34, 35], 2, 2),
     ]
     features = rng.standard_normal((3, FEATURE_DIM)).astype(np.float32)
-    return Dataset(samples=samples, features=features, feature_hashes=["a", "b", "c"])
+    return Dataset.of(samples, features, ["a", "b", "c"])
 
 
 WORDS = [

@@ -40,7 +40,7 @@ def _run(spec: RunSpec, store: ObjectStore, reporter: Reporter) -> Outcome:
     settings = WorkerSettings()
     # Imported here: a compile run needs no DeepSpeed, a training run no Ray Data.
     if isinstance(spec, CompileSpec):
-        from workers import compile as compile_run
+        from workers.compile import run as compile_run
 
         return compile_run.run(spec, store, settings, reporter)
     if isinstance(spec, EvaluateSpec):

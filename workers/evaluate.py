@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ from ibllm_core.contract import metrics as names
 from ibllm_core.contract.run_spec import EvaluateSpec, Outcome, Progress, ResultFile
 from ibllm_core.contract.sampling import Sampling
 from ibllm_core.contract.states import TerminationReason
-from ibllm_core.data import dataset as datasets
 from ibllm_core.data.collate import collate
-from ibllm_core.data.dataset import GREY, NO_FEATURE, Dataset
+from ibllm_core.data.dataset import NO_FEATURE, Dataset
+from ibllm_core.data.mapped import open_compiled
 from ibllm_core.data.packing import pack
-from ibllm_core.data.prompts import Prompter
 from ibllm_core.model.generation import Request, generate
 from ibllm_core.model.imagebind_llm import ImageBindLLM
+from ibllm_core.prompts import Prompter
 from ibllm_core.storage import ObjectStore
 from workers.model_loading import choose_dtype, fetch_base, load_adapted
 from workers.reporting import Reporter
@@ -46,11 +45,11 @@ def run(spec: EvaluateSpec, store: ObjectStore, settings: WorkerSettings, report
     second = store.download_folder(spec.stage2_adapter, settings.ibllm_cache)
     result: dict[str, Any] = {}
     if spec.caption_dataset:
-        data = _dataset(store, spec.caption_dataset, settings.ibllm_cache)
+        data = open_compiled(store, spec.caption_dataset, settings.ibllm_cache)
         model = load_adapted(base, first, dtype).eval()
         result["stage1"] = _measure_captions(model, data, tokenizer, spec, reporter)
     if spec.question_dataset:
-        data = _dataset(store, spec.question_dataset, settings.ibllm_cache)
+        data = open_compiled(store, spec.question_dataset, settings.ibllm_cache)
         model = load_adapted(base, second, dtype).eval()
         result["stage2"] = _measure_answers(model, data, tokenizer, spec, reporter)
     with MetricSpool(settings.mlflow_tracking_uri, spec.mlflow_run_id, settings.ibllm_cache / "spool") as spool:
@@ -66,80 +65,73 @@ def run(spec: EvaluateSpec, store: ObjectStore, settings: WorkerSettings, report
     )
 
 
-def shuffled_pictures(data: Dataset, seed: int) -> list[int]:
-    """For each sample a picture that is not its own, from the same dataset; text-only samples stay as they are."""
-    generator = np.random.default_rng(seed)
-    num_pictures = len(data.features) - (GREY in data.feature_hashes)  # grey is the last
-    if num_pictures < 2:
-        return [sample.feature for sample in data.samples]
-    return [
-        int((sample.feature + generator.integers(1, num_pictures)) % num_pictures)
-        if data.has_picture(index)
-        else sample.feature
-        for index, sample in enumerate(data.samples)
-    ]
-
-
-def _dataset(store: ObjectStore, identity: str, cache: Path) -> Dataset:
-    return datasets.read(store.download_folder(layout.dataset(identity), cache))
+def shuffled_media(data: Dataset, seed: int) -> np.ndarray:
+    """For each sample a medium that is not its own, from the same dataset; text-only samples stay as they are."""
+    own = np.asarray(data.feature_S)
+    media = np.arange(data.num_features)
+    media = media[media != (-1 if data.grey is None else data.grey)]
+    if len(media) < 2:
+        return own
+    places = np.searchsorted(media, own) + np.random.default_rng(seed).integers(1, len(media), len(own))
+    return np.where(data.has_media_S, media[places % len(media)], own)
 
 
 def _measure_captions(
     model: ImageBindLLM, data: Dataset, tokenizer: Any, spec: EvaluateSpec, reporter: Reporter
 ) -> dict[str, Any]:
-    right = [sample.feature for sample in data.samples]
+    right = np.asarray(data.feature_S)
     losses = {}
     variants = (
         # Words alone, without media of any kind.
-        ("eval_loss_before", [NO_FEATURE] * len(right)),
+        ("eval_loss_before", np.full_like(right, NO_FEATURE)),
         ("eval_loss", right),
-        ("eval_loss_shuffled", shuffled_pictures(data, 0)),
+        ("eval_loss_shuffled", shuffled_media(data, 0)),
     )
-    for step, (name, pictures) in enumerate(variants):
+    for step, (name, media) in enumerate(variants):
         reporter.progress(Progress(phase="caption loss", step=step, total_steps=len(variants)))
-        losses[name] = _mean_loss(model, data, pictures, tokenizer.eos_token_id)
+        losses[name] = _mean_loss(model, data, media, tokenizer.eos_token_id)
     prompter = Prompter(tokenizer=tokenizer, template=spec.caption_template)
-    prompts = dict(list(askable(model, data, prompter, CAPTION_TOKENS).items())[:SHOWN_CAPTIONS])
+    prompts = dict(list(askable(model, data, CAPTION_TOKENS).items())[:SHOWN_CAPTIONS])
     captions = list(prompts)
-    features = data.features[[right[i] for i in captions]]
+    features = data.vectors(right[captions], epoch=None)
     written = _answer(model, list(prompts.values()), features, prompter, CAPTION_TOKENS) if prompts else []
     samples = [
         {
-            "row": data.samples[i].row,
-            "picture_sha256": data.feature_hashes[right[i]],
-            "true": data.samples[i].answer,
+            "row": data.provenance.texts[i].row,
+            "media": data.provenance.media[right[i]],
+            "true": data.provenance.texts[i].answer,
             "generated": text,
         }
         for i, text in zip(captions, written, strict=True)
     ]
-    return {**losses, "captions": len(data.samples), "samples": samples}
+    return {**losses, "captions": len(data), "samples": samples}
 
 
 def _measure_answers(
     model: ImageBindLLM, data: Dataset, tokenizer: Any, spec: EvaluateSpec, reporter: Reporter
 ) -> dict[str, Any]:
     prompter = Prompter(tokenizer=tokenizer, template=spec.question_template)
-    found = askable(model, data, prompter, ANSWER_TOKENS)
+    found = askable(model, data, ANSWER_TOKENS)
     asked, prompts = list(found), list(found.values())
-    counts = {"vqa_questions": len(asked), "vqa_left_out": len(data.samples) - len(asked)}
+    counts = {"vqa_questions": len(asked), "vqa_left_out": len(data) - len(asked)}
     if not asked:
         return {**counts, "samples": []}
-    shuffled = shuffled_pictures(data, 0)
-    right, wrong = [data.samples[i].feature for i in asked], [shuffled[i] for i in asked]
+    right, wrong = np.asarray(data.feature_S)[asked], shuffled_media(data, 0)[asked]
     answers: dict[str, list[str]] = {}
     batches = range(0, len(asked), ANSWERS_PER_BATCH)
-    for turn, (name, pictures) in enumerate((("right", right), ("shuffled", wrong))):
+    for turn, (name, media) in enumerate((("right", right), ("shuffled", wrong))):
         answers[name] = []
         for done, start in enumerate(batches):
             step = turn * len(batches) + done
             reporter.progress(Progress(phase="answering questions", step=step, total_steps=2 * len(batches)))
             part = slice(start, start + ANSWERS_PER_BATCH)
-            features = data.features[pictures[part]]
+            features = data.vectors(media[part], epoch=None)
             answers[name] += _answer(model, prompts[part], features, prompter, ANSWER_TOKENS)
-    truth = [data.samples[i].answer for i in asked]
+    texts = [data.provenance.texts[i] for i in asked]
+    truth = [text.answer for text in texts]
     samples = [
-        {"question": data.samples[i].instruction, "true": true, "right": a, "shuffled": b}
-        for i, true, a, b in zip(asked, truth, answers["right"], answers["shuffled"], strict=True)
+        {"question": text.instruction, "true": text.answer, "right": a, "shuffled": b}
+        for text, a, b in zip(texts, answers["right"], answers["shuffled"], strict=True)
     ]
     return {
         "vqa_accuracy": _accuracy(answers["right"], truth),
@@ -149,25 +141,25 @@ def _measure_answers(
     }
 
 
-def askable(model: ImageBindLLM, data: Dataset, prompter: Prompter, limit: int) -> dict[int, list[int]]:
-    """Prompts by the number of their sample: of samples with a picture, whose answer of ``limit`` tokens still fits."""
+def askable(model: ImageBindLLM, data: Dataset, limit: int) -> dict[int, list[int]]:
+    """Prompts by the number of their sample: of samples with media, whose answer of ``limit`` tokens still fits."""
     room = model.llama.config.max_position_embeddings - limit - model.fusion.media_tokens
-    prompts = {i: prompter.prompt(s.instruction) for i, s in enumerate(data.samples) if data.has_picture(i)}
+    prompts = {i: data.prompt(i) for i in np.flatnonzero(data.has_media_S).tolist()}
     return {i: prompt for i, prompt in prompts.items() if len(prompt) <= room}
 
 
 @torch.inference_mode()
-def _mean_loss(model: ImageBindLLM, data: Dataset, pictures: Sequence[int], pad_token: int) -> float:
-    """Mean loss a label token, each sample with the picture that ``pictures`` gives it."""
+def _mean_loss(model: ImageBindLLM, data: Dataset, media: np.ndarray, pad_token: int) -> float:
+    """Mean loss a label token, each sample with the medium that ``media`` gives it."""
     media_tokens = model.fusion.media_tokens
     lengths = data.lengths(media_tokens)
-    row_tokens = max(lengths)
-    rows = pack(range(len(data.samples)), lengths, row_tokens)
+    row_tokens = int(lengths.max())
+    rows = pack(np.arange(len(data)), lengths, row_tokens)
     total, count = 0.0, 0
     for start in range(0, len(rows), ROWS_PER_BATCH):
         part = rows[start : start + ROWS_PER_BATCH]
         batch = collate(
-            data, part, row_tokens=row_tokens, pad_token=pad_token, media_tokens=media_tokens, feature_of=pictures
+            data, part, row_tokens=row_tokens, pad_token=pad_token, media_tokens=media_tokens, feature_of=media
         )
         losses = model(batch)
         total, count = total + float(losses.sum()), count + losses.numel()

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ibllm_core.adapter import files
-from ibllm_core.bases.load import load_llama, load_tokenizer
-from ibllm_core.bases.safetensors_folder import read_config
+from ibllm_core.bases.load import load_llama
+from ibllm_core.bases.safetensors_folder import read_config, read_tokenizer
 from ibllm_core.contract import layout
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import Precision, TrainingStage
@@ -38,10 +38,10 @@ class Base:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies beside the weights."""
-        return load_tokenizer(self.folder)
+        return read_tokenizer(self.folder)
 
 
-def fetch_base(store: ObjectStore, name: str, cache: Path) -> Base:
+def fetch_base(store: ObjectStore, name: str, cache: Path, *, with_weights: bool = True) -> Base:
     """Bring a base to this node; ``ObjectMissingError`` where the store has none of that name."""
     prefix = layout.base(name)
     manifest = store.manifest(prefix)
@@ -49,7 +49,7 @@ def fetch_base(store: ObjectStore, name: str, cache: Path) -> Base:
     others = {file: entry for file, entry in manifest["files"].items() if not file.endswith(".safetensors")}
     return Base(
         name=name,
-        folder=store.download_folder(prefix, cache),
+        folder=store.download_folder(prefix, cache, wanted=lambda file: with_weights or file in others),
         sha256=sha256,
         tokenizer_sha256=manifest_sha256({"files": others}),
     )

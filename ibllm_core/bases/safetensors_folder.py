@@ -40,8 +40,13 @@ class SafetensorsFolder:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer whose files lie beside the weights."""
-        with translated_tokenizer(self.path):
-            return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        return read_tokenizer(self.path)
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder; needs no weights in it."""
+    with translated_tokenizer(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def read_config(file: Path) -> LlamaConfig:

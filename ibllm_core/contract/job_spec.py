@@ -11,6 +11,7 @@ from ibllm_core.contract.base import Contract
 
 TrainingStage = Literal["stage1", "stage2"]
 Precision = Literal["auto", "bf16", "fp32"]
+IMAGEBIND = "imagebind"  # the encoder whose weights everybody has to bring
 
 
 class Resources(Contract):
@@ -36,24 +37,52 @@ class Hyperparameters(Contract):
     rows_per_step: int = Field(2, ge=1, description="packed rows of one optimizer step, over all workers")
 
 
+class DataShare(Contract):
+    """Data beside a stage's training file; ``weight`` is how often an epoch passes over it."""
+
+    file: str
+    weight: float = Field(1.0, gt=0, le=100)
+
+
 class StageRequest(Contract):
-    """One training stage: its data and its settings."""
+    """One training stage: its data and its settings.
+
+    Data is the id of an uploaded file, an ``s3://`` address, or a path where the service runs on one machine.
+    """
 
     stage: TrainingStage
-    training_file: str
+    training_file: str = Field(description="an epoch passes over it once")
+    mix: tuple[DataShare, ...] = Field((), max_length=16, description="more training data, each with a weight")
     validation_file: str | None = None
     template: str = Field("alpaca", description="prompt template by name")
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+
+    def files(self) -> dict[str, str]:
+        """All data of the stage, by the field that names it."""
+        named = {f"mix.{index}": share.file for index, share in enumerate(self.mix)}
+        if self.validation_file:
+            named["validation_file"] = self.validation_file
+        return {"training_file": self.training_file, **named}
+
+
+class DataSettings(Contract):
+    """How data is compiled."""
+
+    views: int = Field(
+        1, ge=1, le=64, description="stored views of a picture: the centre crop, and beyond it random crops of training"
+    )
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="share of unusable rows above which the job fails")
 
 
 class JobRequest(Contract):
     """A job: the two-stage pipeline on one base and one encoder."""
 
     model: str = Field(description="name of a base model in the object store")
-    encoder: str = Field("imagebind", description="name of the frozen media encoder")
+    encoder: str = Field(IMAGEBIND, description="name of the frozen media encoder")
     training_file: str | None = Field(None, description="OpenAI's field; must be the first stage's file when given")
     stages: tuple[StageRequest, ...] = Field(min_length=1, max_length=2)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="what is trained around the base")
+    data: DataSettings = Field(default_factory=DataSettings)
     resources: Resources = Field(default_factory=Resources)
     seed: int = Field(0, ge=0, le=2**31 - 1)
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

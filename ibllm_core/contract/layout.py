@@ -13,9 +13,29 @@ def base(name: str) -> str:
     return f"bases/{name}"
 
 
+def encoder(name: str) -> str:
+    """Prefix of an encoder's weights; its ``MANIFEST.json`` is written last."""
+    return f"encoders/{name}"
+
+
 def dataset(dataset_id: str) -> str:
     """Prefix of a compiled dataset."""
     return f"datasets/{dataset_id}"
+
+
+def dataset_of(recipe: str) -> str:
+    """Where the id stands of the dataset that a file became, by the hash of the file and of all settings."""
+    return f"datasets/by-recipe/{recipe}.json"
+
+
+def features(feature_set: str) -> str:
+    """Prefix of the features that one encoder gave, shared by all datasets."""
+    return f"features/{feature_set}"
+
+
+def staging(job_id: str, recipe: str) -> str:
+    """Prefix of the rows that a compile run has finished, for its next attempt."""
+    return f"jobs/{job_id}/compile/staging/{recipe}"
 
 
 def run(job_id: str, run: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.base import Contract
-from ibllm_core.contract.job_spec import Hyperparameters, Resources
+from ibllm_core.contract.job_spec import DataSettings, Hyperparameters, Resources
 from ibllm_core.contract.states import TerminationReason
 
 
@@ -29,19 +29,33 @@ class AttemptSpec(Contract):
 
 
 class CompileInput(Contract):
-    """One uploaded file to compile."""
+    """One file, folder or address to compile.
 
-    file_id: str
-    sha256: str
+    ``name`` is the field of the job that names it; ``key``, ``filename`` and ``sha256`` are those of an uploaded file.
+    """
+
+    name: str
+    location: str
+    key: str | None = None
+    filename: str | None = None
+    sha256: str | None = None
     template: str
     row_tokens: int
 
 
 class CompileSpec(AttemptSpec):
-    """Turn files into datasets of features and tokens; the output names each file's dataset."""
+    """Turn data into datasets of features and tokens; the output ``datasets`` has the id of each input, by its name."""
 
     kind: Literal["compile"] = "compile"
     inputs: tuple[CompileInput, ...]
+    data: DataSettings
+
+
+class DatasetShare(Contract):
+    """A compiled dataset and how often an epoch passes over it."""
+
+    dataset: str
+    weight: float
 
 
 class TrainSpec(AttemptSpec):
@@ -49,7 +63,7 @@ class TrainSpec(AttemptSpec):
 
     kind: Literal["train"] = "train"
     stage: Literal["stage1", "stage2"]
-    dataset: str
+    datasets: tuple[DatasetShare, ...]
     template: str
     parent_adapter: str | None = Field(description="object-store prefix of the stage-1 adapter; stage 2 needs it")
     hyperparameters: Hyperparameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from ibllm_core.data.prompts import Tokenizer
+from ibllm_core.prompts import Tokenizer
 
 FinishReason = Literal["stop", "length"]
 HALF_CHARACTER = "\ufffd"

@@ -1,4 +1,4 @@
-"""What an encoder is: a frozen function from media to unit vectors, with a name and a hash."""
+"""What an encoder is: a frozen function from media to unit vectors, with a name, a licence and a hash."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ibllm_core.errors import InvalidSpecError
+from ibllm_core.contract.media import Modality
 
 
 class Encoder(Protocol):
-    """A frozen image encoder. ``sha256`` is that of its weights; ``licence`` an SPDX name."""
+    """A frozen encoder. Making one reads no weights: they are read by the first ``encode`` of a modality.
+
+    ``licence`` is an SPDX name. How one is found by its name: ``ibllm_core.encoders.registry``.
+    """
 
     name: str
+    modalities: frozenset[Modality]
     feature_dim: int
     licence: str
-    sha256: str
 
-    def preprocess(self, image: bytes) -> Tensor:
-        """Decode one encoded picture into the encoder's input; ``InvalidDataError`` where it is unreadable."""
+    @property
+    def sha256(self) -> str:
+        """One hash for everything that a feature depends on beside the media: weights, dtype, preprocessing."""
+
+    def weight_files(self, modality: Modality) -> Sequence[str]:
+        """Which files of its weights' folder a modality needs: a node fetches no others."""
+
+    def preprocess(self, modality: Modality, content: bytes, *, crop_seed: int | None = None) -> Tensor:
+        """Decode one encoded medium into the encoder's input; needs no weights.
+
+        ``crop_seed`` asks for a random crop of training, the same for the same seed; None for the transform of
+        evaluation. Modalities without crops ignore it. ``InvalidDataError`` where the medium cannot be used.
+        """
 
     def grey(self) -> Tensor:
         """The input of an all-grey picture: zeros after the encoder's own normalisation."""
 
-    def encode(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Feature vectors ``[S, feature_dim]`` of unit length, fp32, on the CPU."""
-
-
-def load_encoder(name: str) -> Encoder:
-    """The encoder of a name; its weights are read here."""
-    if name == "efficientnet-lite0":
-        from ibllm_core.encoders.efficientnet_lite import EfficientNetLite0
-
-        return EfficientNetLite0()
-    raise InvalidSpecError(f"there is no encoder {name!r}; this build has: efficientnet-lite0")
+    def encode(self, modality: Modality, inputs: Sequence[Tensor]) -> Tensor:
+        """Feature vectors ``[S, feature_dim]`` of unit length, fp32, on the CPU, for inputs of ``preprocess``."""

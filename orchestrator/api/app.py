@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import RequestResponseEndpoint
 
@@ -42,6 +42,8 @@ def create_app() -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(StorageError, _storage_error)
     app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(DataError, _no_text)
+    app.add_exception_handler(UnicodeEncodeError, _no_text)
     return app
 
 
@@ -106,3 +108,8 @@ def _database_error(_request: Request, error: Exception) -> JSONResponse:
     wrapped = ServiceError("the database does not answer; try again in a moment", code="database_unavailable")
     wrapped.status = 503
     return error_response(wrapped)
+
+
+def _no_text(_request: Request, _error: Exception) -> JSONResponse:
+    """JSON and URLs can spell characters that PostgreSQL stores in no column."""
+    return error_response(InvalidRequestError("the request holds a NUL character or half a surrogate pair: remove it"))

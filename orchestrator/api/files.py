@@ -1,55 +1,73 @@
-"""``/v1/files``: upload, list, read, delete. A training file is checked line by line before it counts as processed."""
+"""``/v1/files``: upload, list, read, delete. A training file is checked row by row before it counts as processed."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, BinaryIO
+from pathlib import PureWindowsPath
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select, tuple_
 
 from ibllm_core.contract import layout
-from ibllm_core.contract.chat_row import parse_row
-from ibllm_core.errors import InvalidDataError
 from orchestrator.api.dependencies import SessionOf, SettingsOf, StoreOf, require_key
+from orchestrator.api.file_check import check_upload, open_counter
 from orchestrator.api.pages import page
 from orchestrator.db.models import File
 from orchestrator.errors import InvalidRequestError, NotFoundError
 from orchestrator.ids import new_id
 
 router = APIRouter(prefix="/files", tags=["files"], dependencies=[Depends(require_key)])
-SHOWN_PROBLEMS = 3
 
 
 @router.post("")
 def upload(
-    file: UploadFile, purpose: Annotated[str, Form()], session: SessionOf, store: StoreOf, settings: SettingsOf
+    file: UploadFile,
+    purpose: Annotated[str, Form()],
+    session: SessionOf,
+    store: StoreOf,
+    settings: SettingsOf,
+    base: Annotated[str | None, Form()] = None,
+    template: Annotated[str, Form()] = "alpaca",
 ) -> dict[str, Any]:
-    """Store a file and check it; a file with bad rows is kept with ``status`` "error" and the reasons."""
+    """Store a file and check it; one that a job would refuse is kept with ``status`` "error" and the reasons.
+
+    ``base`` names a base model, with whose tokenizer the samples' lengths are counted, as they are under ``template``.
+    """
     if purpose != "fine-tune":
         raise InvalidRequestError(f"purpose must be fine-tune, but is {purpose!r}", param="purpose")
     if (file.size or 0) > settings.max_file_mb << 20:
         raise InvalidRequestError(f"the file is larger than {settings.max_file_mb} MB: split it", param="file")
+    count_tokens = open_counter(store, base, template)
     identity = new_id("file")
-    digest, rows, problems = _check(file.file)
+    digest = hashlib.file_digest(file.file, "sha256").hexdigest()  # type: ignore[arg-type]
     file.file.seek(0)
     store.upload(layout.file(identity), file.file)
+    filename = _name_of(file)
+    found = check_upload(store, layout.file(identity), filename, count_tokens)
     stored = File(
         id=identity,
         key=layout.file(identity),
-        filename=file.filename or "upload.jsonl",
+        filename=filename,
         purpose=purpose,
         bytes=file.size or 0,
         sha256=digest,
-        status="error" if problems else "processed",
-        status_details="; ".join(problems) or None,
-        rows=rows,
+        status="error" if found.problem else "processed",
+        status_details=found.problem,
+        rows=found.report.rows if found.report else None,
+        check=found.report.model_dump() if found.report else None,
     )
     session.add(stored)
     session.commit()
     session.refresh(stored)
     return shown(stored)
+
+
+def _name_of(file: UploadFile) -> str:
+    """The name without folders, of whichever system, and without what cannot be shown: a name is not a place."""
+    name = PureWindowsPath(file.filename or "").name
+    return "".join(letter for letter in name if letter.isprintable()) or "upload.jsonl"
 
 
 @router.get("")
@@ -101,7 +119,7 @@ def find(session: SessionOf, file_id: str, param: str | None = None) -> File:
 
 
 def shown(file: File) -> dict[str, Any]:
-    """OpenAI's file object, with the number of rows and the hash beside it."""
+    """OpenAI's file object, with the number of rows, the hash and what the check found beside it."""
     return {
         "id": file.id,
         "object": "file",
@@ -113,21 +131,5 @@ def shown(file: File) -> dict[str, Any]:
         "status_details": file.status_details,
         "rows": file.rows,
         "sha256": file.sha256,
+        "check": file.check,
     }
-
-
-def _check(source: BinaryIO) -> tuple[str, int, list[str]]:
-    """Hash, number of rows and the first problems of a JSONL file, read as a stream."""
-    digest, rows = hashlib.sha256(), 0
-    problems: list[str] = []
-    for line in source:
-        digest.update(line)
-        rows += 1
-        if len(problems) < SHOWN_PROBLEMS:
-            try:
-                parse_row(line, rows)
-            except InvalidDataError as error:
-                problems.append(error.message)
-    if rows == 0:
-        problems.append("the file is empty: write one JSON object a line")
-    return digest.hexdigest(), rows, problems

@@ -9,16 +9,15 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ibllm_core.contract import layout, templates
+from ibllm_core.contract import layout
 from ibllm_core.contract.job_spec import JobRequest
 from ibllm_core.contract.states import JobStatus, RunKind, RunState
-from ibllm_core.storage import ObjectStore
-from orchestrator.api.dependencies import SessionOf, StoreOf, require_key
-from orchestrator.api.files import find as find_file
+from orchestrator.api.dependencies import SessionOf, SettingsOf, StoreOf, require_key
+from orchestrator.api.job_check import check_request
 from orchestrator.api.pages import page
 from orchestrator.db.events import add_event
 from orchestrator.db.models import Event, Job, Run
-from orchestrator.errors import ConflictError, InvalidRequestError, NotFoundError
+from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.ids import new_id
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"], dependencies=[Depends(require_key)])
@@ -29,6 +28,7 @@ def create(
     request: JobRequest,
     session: SessionOf,
     store: StoreOf,
+    settings: SettingsOf,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> dict[str, Any]:
     """Create a job with its runs and its first event in one transaction; a repeated key finds the first job."""
@@ -36,7 +36,7 @@ def create(
         known = session.scalar(select(Job).where(Job.idempotency_key == idempotency_key))
         if known:
             return shown(known)
-    _check(request, session, store)
+    check_request(request, session, store, settings)
     job = Job(id=new_id("ftjob"), request=request.model_dump(mode="json"), idempotency_key=idempotency_key)
     kinds = [kind for kind in RunKind if kind != RunKind.EVALUATE or any(s.validation_file for s in request.stages)]
     job.runs = [
@@ -104,32 +104,6 @@ def find(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFoundError(f"there is no job {job_id!r}: GET /v1/fine_tuning/jobs lists them")
     return job
-
-
-def _check(request: JobRequest, session: Session, store: ObjectStore) -> None:
-    """What the contract alone cannot know: that the base, the files and the templates exist and are good."""
-    if not store.exists(layout.manifest(layout.base(request.model))):
-        raise InvalidRequestError(
-            f"there is no base model {request.model!r} in the object store: bring it in with `ibllm import-base`",
-            param="model",
-            code="model_not_found",
-        )
-    for index, stage in enumerate(request.stages):
-        if stage.template not in templates.TEMPLATE_NAMES:
-            known = ", ".join(templates.TEMPLATE_NAMES)
-            raise InvalidRequestError(
-                f"stages.{index}.template must be one of {known}, but is {stage.template!r}",
-                param=f"stages.{index}.template",
-            )
-        for name in ("training_file", "validation_file"):
-            file_id = getattr(stage, name)
-            if file_id is None:
-                continue
-            file = find_file(session, file_id, param=f"stages.{index}.{name}")
-            if file.status != "processed":
-                raise InvalidRequestError(
-                    f"{file_id} cannot be trained on: {file.status_details}", param=f"stages.{index}.{name}"
-                )
 
 
 def shown(job: Job) -> dict[str, Any]:

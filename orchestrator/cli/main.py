@@ -14,16 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ibllm_core.contract.adapter_config import FusionKind
-from orchestrator.cli import resources
+from orchestrator.cli import data, resources
 from orchestrator.cli.client import Client, ClientError
 from orchestrator.demo.packages import PackageError
-from orchestrator.local.bases import import_base
 from orchestrator.local.errors import StackError
 from orchestrator.local.parts import service_environment
 from orchestrator.local.stack import Stack
+from orchestrator.local.weights import import_base, import_encoder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fine-tune ImageBind-LLM as a service.")
 console = Console(highlight=False)
+app.add_typer(data.app, name="data")
 HomeOption = Annotated[Path, typer.Option("--home", envvar="IBLLM_HOME", help="data folder of the embedded stack")]
 DEFAULT_HOME = Path(".ibllm")
 INTERRUPTED = 130
@@ -142,6 +143,13 @@ def bring_base(name: str, source: Path, home: HomeOption = DEFAULT_HOME) -> None
     """Bring a base model into the object store: a safetensors folder, a GGUF file, or Meta's folder of .pth files."""
     _client(home)  # a clear word where no stack is up
     console.print(import_base(name, source, service_environment(Stack(home).home)))
+
+
+@app.command("import-encoder")
+def bring_encoder(name: str, source: Path, home: HomeOption = DEFAULT_HOME) -> None:
+    """Bring an encoder's weights into the object store: for imagebind a released .pth, else the encoder's folder."""
+    _client(home)
+    console.print(import_encoder(name, source, service_environment(Stack(home).home)))
 
 
 @app.command()

@@ -41,6 +41,7 @@ class File(Base):
     status: Mapped[str]
     status_details: Mapped[str | None]
     rows: Mapped[int | None]
+    check: Mapped[Json | None]
 
 
 class Job(Base):

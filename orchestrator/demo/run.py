@@ -19,9 +19,9 @@ from ibllm_core.contract.job_spec import Hyperparameters
 from orchestrator.cli.client import Client
 from orchestrator.demo import data, packages, report
 from orchestrator.demo.watch import follow
-from orchestrator.local.bases import import_base
 from orchestrator.local.parts import service_environment
 from orchestrator.local.stack import Stack
+from orchestrator.local.weights import import_base
 
 BASE = "smollm2-135m-instruct"
 ENCODER = "efficientnet-lite0"

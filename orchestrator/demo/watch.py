@@ -59,6 +59,8 @@ def words(run: dict[str, Any]) -> str:
     parts = [progress["phase"]]
     if progress["total_steps"]:
         parts.append(f"step {progress['step']}/{progress['total_steps']}")
+    elif progress["step"]:
+        parts.append(f"{progress['step']} so far")
     for name, form in (
         ("loss", "loss {:.3f}"),
         ("tokens_per_second", "{:.0f} tokens/s"),

@@ -55,6 +55,7 @@ def service_environment(home: Home) -> dict[str, str]:
         "IBLLM_S3_ACCESS_KEY": keys["s3_access_key"],
         "IBLLM_S3_SECRET_KEY": keys["s3_secret_key"],
         "IBLLM_CACHE": str(home.cache),
+        "IBLLM_LOCAL_DATA": "true",  # whoever runs the stack here may read these files anyway
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "RAY_AUTH_MODE": "token",

@@ -40,11 +40,11 @@ def submit(world: World, session: Session, job: Job, run: Run) -> None:
         run.mlflow_run_id = world.registry.start_run(
             job_id=job.id, run_id=run.id, kind=run.kind, parameters=_parameters(request, run)
         )
-    wanted = {file for stage in request.stages for file in specs.files_of(stage)}
+    wanted = {location for stage in request.stages for location in stage.files().values()}
     found = session.scalars(select(File).where(File.id.in_(wanted)))
     sources = specs.SpecSources(
         request=request,
-        file_sha256={file.id: file.sha256 for file in found},
+        uploads={file.id: {"key": file.key, "filename": file.filename, "sha256": file.sha256} for file in found},
         outputs={other.kind: other.outputs for other in job.runs},
         service_url=world.service_url,
     )

@@ -7,17 +7,20 @@ from typing import Any
 
 from ibllm_core.contract import layout
 from ibllm_core.contract.job_spec import JobRequest, StageRequest
-from ibllm_core.contract.run_spec import CompileInput, CompileSpec, EvaluateSpec, RunSpec, TrainSpec
+from ibllm_core.contract.run_spec import CompileInput, CompileSpec, DatasetShare, EvaluateSpec, RunSpec, TrainSpec
 from ibllm_core.contract.states import RunKind
 from orchestrator.db.models import Attempt, Job, Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpecSources:
-    """What a spec is made of beside the attempt: the job's parsed request, its files, its runs' outputs."""
+    """What a spec is made of beside the attempt: the job's parsed request, its files, its runs' outputs.
+
+    ``uploads`` has what a ``CompileInput`` says of each uploaded file, by the file's id.
+    """
 
     request: JobRequest
-    file_sha256: dict[str, str]
+    uploads: dict[str, dict[str, str]]
     outputs: dict[str, dict[str, Any]]
     service_url: str
 
@@ -39,7 +42,7 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
         "resources": request.resources,
     }
     if run.kind == RunKind.COMPILE:
-        return CompileSpec(**common, inputs=_inputs(sources))
+        return CompileSpec(**common, inputs=_inputs(sources), data=request.data)
     datasets = sources.outputs[RunKind.COMPILE]["datasets"]
     if run.kind == RunKind.EVALUATE:
         first, second = request.stages
@@ -47,8 +50,8 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
             **common,
             stage1_adapter=sources.outputs[RunKind.STAGE1]["adapter"],
             stage2_adapter=sources.outputs[RunKind.STAGE2]["adapter"],
-            caption_dataset=datasets.get(first.validation_file),
-            question_dataset=datasets.get(second.validation_file),
+            caption_dataset=datasets.get(f"{first.stage}.validation_file"),
+            question_dataset=datasets.get(f"{second.stage}.validation_file"),
             caption_template=first.template,
             question_template=second.template,
             mlflow_run_id=run.mlflow_run_id,
@@ -58,7 +61,7 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
     return TrainSpec(
         **common,
         stage=stage.stage,
-        dataset=datasets[stage.training_file],
+        datasets=_shares(stage, datasets),
         template=stage.template,
         parent_adapter=None if is_first else sources.outputs[RunKind.STAGE1]["adapter"],
         hyperparameters=stage.hyperparameters,
@@ -67,19 +70,22 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
     )
 
 
-def files_of(stage: StageRequest) -> tuple[str, ...]:
-    """The files of a stage: training, and validation where there is one."""
-    return tuple(file for file in (stage.training_file, stage.validation_file) if file)
-
-
 def _inputs(sources: SpecSources) -> tuple[CompileInput, ...]:
     return tuple(
         CompileInput(
-            file_id=file_id,
-            sha256=sources.file_sha256[file_id],
+            name=f"{stage.stage}.{field}",
+            location=location,
             template=stage.template,
             row_tokens=stage.hyperparameters.row_tokens,
+            **sources.uploads.get(location, {}),
         )
         for stage in sources.request.stages
-        for file_id in files_of(stage)
+        for field, location in stage.files().items()
+    )
+
+
+def _shares(stage: StageRequest, datasets: dict[str, str]) -> tuple[DatasetShare, ...]:
+    shares = {"training_file": 1.0, **{f"mix.{index}": share.weight for index, share in enumerate(stage.mix)}}
+    return tuple(
+        DatasetShare(dataset=datasets[f"{stage.stage}.{field}"], weight=weight) for field, weight in shares.items()
     )

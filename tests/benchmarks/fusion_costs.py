@@ -67,7 +67,7 @@ def fastest(taken: Sequence[Mapping[str, tuple[float, float]]], name: str) -> tu
 def batch_of(model: ImageBindLLM, length: int) -> Batch:
     data = captions(TOKENS_A_STEP // length, (length, length), prompt_length=length - length // 4)
     lead = model.fusion.media_tokens
-    rows = [[index] for index in range(len(data.samples))]
+    rows = [[index] for index in range(len(data))]
     return collate(data, rows, row_tokens=length + lead, pad_token=0, media_tokens=lead)
 
 

@@ -39,14 +39,14 @@ def captions(count: int, lengths: tuple[int, int] = (10, 40), prompt_length: int
     rng = np.random.default_rng(0)
     samples = [
         CompiledSample(
-            tokens=rng.integers(1, VOCAB, rng.integers(lengths[0], lengths[1] + 1)).tolist(),
-            prompt_length=prompt_length,
+            tokens=rng.integers(1, VOCAB, length).tolist(),
+            labels=[(prompt_length, length)],
             feature=index,
             row=index + 1,
             instruction="",
             answer="",
         )
-        for index in range(count)
+        for index, length in enumerate(rng.integers(lengths[0], lengths[1] + 1, count).tolist())
     ]
     features = rng.standard_normal((count, FEATURE_DIM)).astype(np.float32)
-    return Dataset(samples=samples, features=features, feature_hashes=[str(index) for index in range(count)])
+    return Dataset.of(samples, features, [str(index) for index in range(count)])

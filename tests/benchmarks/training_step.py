@@ -37,7 +37,7 @@ def main() -> None:
 def packed_and_padded(model: ImageBindLLM, width: int, turns: int) -> list[tuple[float, float]]:
     """Real tokens a second of both ways, in turns."""
     data = captions(200)
-    packed = pack(order_of(200, 0, 0), data.lengths(), ROW_TOKENS)[:2]
+    packed = pack(order_of([200], [1.0], 0, 0), data.lengths(), ROW_TOKENS)[:2]
     members = [(index,) for row in packed for index in row]
     return [(rate(model, data, packed, ROW_TOKENS), rate(model, data, members, width)) for _ in range(turns)]
 
@@ -47,7 +47,7 @@ def rate(model: ImageBindLLM, data: Dataset, rows: list[tuple[int, ...]], row_to
     batch = collate(data, rows, row_tokens=row_tokens, pad_token=0)
     started = time.perf_counter()
     (model(batch).sum() / count_labels(data, rows)).backward()
-    return sum(data.lengths()[index] for row in rows for index in row) / (time.perf_counter() - started)
+    return sum(int(data.lengths()[list(row)].sum()) for row in rows) / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -5,31 +6,32 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ibllm_core.data.dataset import GREY, NO_FEATURE, CompiledSample, Dataset
+from ibllm_core.data.dataset import NO_FEATURE, CompiledSample, Dataset
+from ibllm_core.formats.sample import Turn
 from ibllm_core.model.imagebind_llm import ImageBindLLM
-from tests.conftest import FEATURE_DIM, tiny_llama
-from workers.evaluate import _accuracy, _as_metrics, _measure_answers, _measure_captions, shuffled_pictures
+from ibllm_core.prompts import Prompter
+from tests.conftest import FEATURE_DIM, tiny_llama, word_tokenizer
+from workers.evaluate import _accuracy, _as_metrics, _measure_answers, _measure_captions, shuffled_media
 
 
 def test_no_sample_keeps_its_own_picture(dataset: Dataset) -> None:
     for seed in range(20):
-        shuffled = shuffled_pictures(dataset, seed)
-        for sample, picture in zip(dataset.samples, shuffled, strict=True):
-            if sample.feature == NO_FEATURE:
-                assert picture == NO_FEATURE
+        shuffled = shuffled_media(dataset, seed)
+        for own, medium in zip(dataset.feature_S, shuffled, strict=True):
+            if own == NO_FEATURE:
+                assert medium == NO_FEATURE
             else:
-                assert picture not in (sample.feature, NO_FEATURE)
+                assert medium not in (own, NO_FEATURE)
 
 
 def test_the_shuffle_is_the_same_every_time(dataset: Dataset) -> None:
-    assert shuffled_pictures(dataset, 0) == shuffled_pictures(dataset, 0)
+    assert shuffled_media(dataset, 0).tolist() == shuffled_media(dataset, 0).tolist()
 
 
 def test_grey_is_nobodys_picture(dataset: Dataset) -> None:
-    grey = Dataset(samples=dataset.samples, features=dataset.features, feature_hashes=["a", "b", GREY])
+    grey = replace(dataset, grey=2)
     for seed in range(20):
-        shuffled = shuffled_pictures(grey, seed)
-        assert shuffled == [1, 0, NO_FEATURE, 2]
+        assert shuffled_media(grey, seed).tolist() == [1, 0, NO_FEATURE, 2]
 
 
 @pytest.fixture
@@ -46,13 +48,13 @@ def measured(measure: Any, model: ImageBindLLM, data: Dataset, tokenizer: PreTra
 
 
 def with_samples(dataset: Dataset, *samples: CompiledSample) -> Dataset:
-    return Dataset(samples=list(samples), features=dataset.features, feature_hashes=dataset.feature_hashes)
+    return Dataset.of(samples, dataset.features, dataset.provenance.media)
 
 
 def asked(question: str, feature: int) -> CompiledSample:
-    return CompiledSample(
-        tokens=[3, 4, 5, 6], prompt_length=2, feature=feature, row=1, instruction=question, answer="cat"
-    )
+    turns = [Turn(instruction=question, answer="a cat")]
+    tokenised = Prompter(tokenizer=word_tokenizer(), template="short").sample(turns)
+    return CompiledSample.of(tokenised, feature=feature, row=1, instruction=question, answer="cat")
 
 
 def test_files_without_pictures_are_measured_as_far_as_they_can_be(

@@ -14,6 +14,7 @@ import torch
 from ibllm_core.contract import metrics as names
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import Hyperparameters
+from ibllm_core.data.corpus import Corpus
 from ibllm_core.data.dataset import Dataset
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.model.stage_proof import prove, snapshot
@@ -44,7 +45,7 @@ def train_case(fusion: Any, stage: Any, zero_stage: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     samples = [sample(rng.integers(1, 60, rng.integers(4, 12)).tolist(), 2, index) for index in range(40)]
     features = rng.standard_normal((40, FEATURE_DIM)).astype(np.float32)
-    data = Dataset(samples=samples, features=features, feature_hashes=[str(index) for index in range(40)])
+    data = Corpus([Dataset.of(samples, features, [str(index) for index in range(40)])])
     llama = tiny_llama()
     torch.manual_seed(1)
     model = ImageBindLLM(llama, FEATURE_DIM, AdapterConfig(fusion=fusion, lora={"rank": 4}), stage)

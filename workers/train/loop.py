@@ -13,8 +13,8 @@ from torch import Tensor
 from ibllm_core.contract import metrics as names
 from ibllm_core.contract.job_spec import Hyperparameters
 from ibllm_core.data.collate import collate, count_labels
-from ibllm_core.data.dataset import Dataset
-from ibllm_core.data.packing import batches, count_steps
+from ibllm_core.data.corpus import Corpus
+from ibllm_core.data.packing import Sampler
 from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from workers.train.engine import Engine, schedule, train_step
@@ -32,6 +32,14 @@ class LoggedStep:
     seconds_left: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a whole training was; tokens are real ones, each as often as it was seen."""
+
+    steps: int
+    tokens: int
+
+
 @dataclass
 class _Window:
     """Sums since the last logged step."""
@@ -46,51 +54,56 @@ class _Window:
 def train(
     engine: Engine,
     model: ImageBindLLM,
-    dataset: Dataset,
+    corpus: Corpus,
     settings: Hyperparameters,
     *,
     seed: int,
     pad_token: int,
     on_log: Callable[[LoggedStep], None],
-) -> int:
-    """Train to the end and return the number of steps; ``on_log`` is called on rank 0 only.
+) -> Trained:
+    """Train to the end; ``on_log`` is called on rank 0 only.
 
     A rank takes every ``world_size``-th row of a global batch. Where an epoch's last batch has fewer rows than ranks,
     the others pass one row of padding, which adds nothing to the gradient.
     """
-    shape = {
-        "seed": seed,
-        "epochs": settings.n_epochs,
-        "row_tokens": settings.row_tokens,
-        "rows_per_step": settings.rows_per_step,
-    }
-    lengths = dataset.lengths(model.fusion.media_tokens)
-    total = count_steps(lengths, **shape)
+    sampler = Sampler(
+        sizes=corpus.sizes,
+        weights=corpus.weights,
+        seed=seed,
+        epochs=settings.n_epochs,
+        row_tokens=settings.row_tokens,
+        rows_per_step=settings.rows_per_step,
+    )
+    lengths, tokens = corpus.lengths(model.fusion.media_tokens), corpus.lengths()
+    total = sampler.count_steps(lengths)
     log_every = max(1, total // LOGS_PER_TRAINING)
     if engine.rank == 0:
         on_log(LoggedStep(step=0, total_steps=total, metrics=gate_metrics(model), seconds_left=float("nan")))
-    window, device = _Window(), next(model.parameters()).device
-    for step, global_batch in enumerate(batches(lengths, **shape), start=1):
+    window, device, trained_tokens = _Window(), next(model.parameters()).device, 0
+    for step, global_batch in enumerate(sampler.batches(lengths), start=1):
         engine.set_learning_rates(schedule(step - 1, total, settings.warmup_share))
         rows = global_batch.rows[engine.rank :: engine.world_size] or ((),)
         batch = collate(
-            dataset,
+            corpus,
             rows,
             row_tokens=settings.row_tokens,
             pad_token=pad_token,
             media_tokens=model.fusion.media_tokens,
+            epoch=global_batch.epoch,
         ).to(device)
-        share = train_step(engine, batch, count_labels(dataset, global_batch.rows))
+        share = train_step(engine, batch, count_labels(corpus, global_batch.rows))
         window.loss = share if window.loss is None else window.loss + share
         window.steps += 1
-        window.tokens += sum(len(dataset.samples[i].tokens) for row in global_batch.rows for i in row)
+        step_tokens = sum(int(tokens[list(row)].sum()) for row in global_batch.rows)
+        window.tokens += step_tokens
+        trained_tokens += step_tokens
         window.positions += max(len(global_batch.rows), engine.world_size) * settings.row_tokens
         if step % log_every == 0 or step == total:
             logged = _close(window, engine, model, step, total)
             if engine.rank == 0:
                 on_log(logged)
             window = _Window()
-    return total
+    return Trained(steps=total, tokens=trained_tokens)
 
 
 def gate_metrics(model: ImageBindLLM) -> dict[str, float]:

@@ -19,7 +19,8 @@ from ibllm_core.contract import layout
 from ibllm_core.contract import metrics as names
 from ibllm_core.contract.run_spec import Outcome, Progress, ResultFile, TrainSpec
 from ibllm_core.contract.states import TerminationReason
-from ibllm_core.data import dataset as datasets
+from ibllm_core.data.corpus import Corpus
+from ibllm_core.data.mapped import open_compiled
 from ibllm_core.model.stage_proof import prove, snapshot
 from ibllm_core.model.stages import freeze_for
 from ibllm_core.settings import StorageSettings
@@ -49,10 +50,13 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
         reporter.progress(Progress(phase="loading", nodes=(node,)))
     torch.manual_seed(spec.seed)
     base = fetch_base(store, spec.base, settings.ibllm_cache)
-    data = datasets.read(store.download_folder(layout.dataset(spec.dataset), settings.ibllm_cache))
+    corpus = Corpus(
+        [open_compiled(store, share.dataset, settings.ibllm_cache) for share in spec.datasets],
+        [share.weight for share in spec.datasets],
+    )
     parent = store.download_folder(spec.parent_adapter, settings.ibllm_cache) if spec.parent_adapter else None
     dtype = choose_dtype(spec.resources.precision)
-    feature_dim = data.features.shape[1]
+    feature_dim = corpus.feature_dim
     model = load_model(base, feature_dim=feature_dim, config=spec.adapter, stage=spec.stage, dtype=dtype, parent=parent)
     freeze_for(spec.stage, model, spec.adapter.preset)
     before = snapshot(model) if is_first else None
@@ -64,22 +68,24 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
             history.spool = stack.enter_context(
                 MetricSpool(settings.mlflow_tracking_uri, spec.mlflow_run_id, settings.ibllm_cache / "spool")
             )
-        steps = train(
+        trained = train(
             engine,
             model,
-            data,
+            corpus,
             spec.hyperparameters,
             seed=spec.seed,
             pad_token=base.tokenizer().eos_token_id,
             on_log=history.add,
         )
+    steps = trained.steps
     weights, moments = checkpoint.gather_trained(engine)
     if before is None:
         return Outcome(reason=TerminationReason.SUCCEEDED)
 
     reporter.progress(Progress(phase="saving", step=steps, total_steps=steps, nodes=(node,)))
     proof = prove(model, before, weights)
-    state = {"step": steps, "seed": spec.seed, "base_sha256": base.sha256, "dataset": spec.dataset}
+    lineage = " + ".join(f"{share.weight:g} {share.dataset}" for share in spec.datasets).removeprefix("1 ")
+    state = {"step": steps, "seed": spec.seed, "base_sha256": base.sha256, "dataset": lineage}
     checkpoint.save(
         store,
         layout.checkpoint(spec.job_id, spec.stage, steps),
@@ -96,7 +102,7 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
         base=spec.base,
         base_sha256=base.sha256,
         encoder=spec.encoder,
-        dataset=spec.dataset,
+        dataset=lineage,
         parent=spec.parent_adapter,
         job_id=spec.job_id,
     )
@@ -113,7 +119,7 @@ def _train(spec: TrainSpec, settings: WorkerSettings, store: ObjectStore, report
         "zero_stage": spec.resources.zero_stage,
         "dtype": str(dtype).removeprefix("torch."),
         "trained_parameters": sum(group.parameters for group in proof.trained.values()),
-        "trained_tokens": sum(data.lengths()) * spec.hyperparameters.n_epochs,
+        "trained_tokens": trained.tokens,
     }
     result = history.publish(store)
     return Outcome(reason=TerminationReason.SUCCEEDED, outputs=outputs, result_files=(result,))

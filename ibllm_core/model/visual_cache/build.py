@@ -6,18 +6,15 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ibllm_core.data.dataset import FEATURES, GREY
+from ibllm_core.contract.media import Modality
+from ibllm_core.data.shards import feature_shards, read_features
 from ibllm_core.errors import InvalidDataError, InvalidSpecError
 from ibllm_core.model.visual_cache.manifest import MANIFEST, VECTORS, CacheEncoder, CacheManifest
 
-BATCH_ROWS = 4096
-READ_BUFFER_BYTES = 1 << 20
+PICTURE = f"{Modality.IMAGE}/"
 
 
 def build(
@@ -74,7 +71,7 @@ def build_from_datasets(
 ) -> CacheManifest:
     """``build`` from compiled datasets, given as id and folder; a picture that several of them have counts once.
 
-    Holds a batch at a time, and of every picture the hash: about 130 bytes of memory each.
+    Holds a batch at a time, and of every picture the key: about 190 bytes of memory each.
     """
     return build(
         folder,
@@ -86,39 +83,22 @@ def build_from_datasets(
 
 
 def feature_batches(folders: Iterable[Path]) -> Iterator[np.ndarray]:
-    """The vectors of the distinct pictures of compiled datasets, ``[rows, dim]`` fp32 at a time, in file order."""
-    seen: set[bytes] = set()
+    """The vectors of the distinct pictures of compiled datasets, ``[rows, dim]`` fp16 at a time, in file order.
+
+    A picture's first stored view stands for it.
+    """
+    seen: set[str] = set()
     for folder in folders:
-        path = folder / FEATURES
-        try:
-            # A buffer instead of whole column chunks, which for one row group of a million rows are 4 GB.
-            with pq.ParquetFile(path, buffer_size=READ_BUFFER_BYTES, pre_buffer=False) as parquet:
-                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=["sha256", "vector"]):
-                    is_new = [_first_time(value, seen) for value in batch["sha256"].to_pylist()]
-                    if any(is_new):
-                        yield _to_numpy(batch["vector"])[is_new]
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-            raise InvalidDataError(
-                f"{path} cannot be read as the features of a compiled dataset ({error}): compile the dataset again",
-                file=str(path),
-            ) from error
-
-
-def _first_time(sha256: str, seen: set[bytes]) -> bool:
-    """Whether a picture is a new one; the grey one that text-only samples see is nobody's."""
-    if sha256 == GREY:
-        return False
-    key = bytes.fromhex(sha256)
-    is_new = key not in seen
-    seen.add(key)
-    return is_new
-
-
-def _to_numpy(column: Any) -> np.ndarray:
-    # flatten() drops nulls, and vectors of differing lengths come out ragged: reshape refuses most of these, not all.
-    if column.null_count or not pa.types.is_fixed_size_list(column.type):
-        raise TypeError(f"its vectors are {column.type} with {column.null_count} nulls")
-    return np.asarray(column.flatten(), dtype=np.float32).reshape(len(column), column.type.list_size)
+        paths = feature_shards(folder)
+        if not paths:
+            raise InvalidDataError(f"{folder} holds no features of a compiled dataset: compile the dataset again")
+        for path in paths:
+            for media, vectors_MVF in read_features(path):
+                # The grey picture of text-only samples is nobody's, and a mix is no picture.
+                is_new = [key.startswith(PICTURE) and key not in seen for key in media]
+                seen.update(media)
+                if any(is_new):
+                    yield vectors_MVF[is_new, 0]
 
 
 def _checked_width(batch: np.ndarray, dim: int | None, *, first_row: int) -> int:

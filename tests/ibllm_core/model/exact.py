@@ -100,10 +100,10 @@ def random_samples(count: int, *, vocab: int = 64, feature_dim: int = FEATURE_DI
 def as_dataset(samples: Sequence[Sample], *, feature_dim: int = FEATURE_DIM) -> Dataset:
     features = [feature.numpy() for _, _, feature in samples if feature is not None]
     numbers = iter(range(len(features)))
-    return Dataset(
-        samples=[sample(t, p, NO_FEATURE if f is None else next(numbers)) for t, p, f in samples],
-        features=np.array(features).reshape(len(features), feature_dim),
-        feature_hashes=[str(index) for index in range(len(features))],
+    return Dataset.of(
+        [sample(t, p, NO_FEATURE if f is None else next(numbers)) for t, p, f in samples],
+        np.array(features).reshape(len(features), feature_dim),
+        [str(index) for index in range(len(features))],
     )
 
 

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,11 +23,11 @@ def losses(model: ImageBindLLM, dataset: Dataset, rows: list[list[int]], width: 
 
 
 def test_open_gates_change_the_loss_of_samples_with_a_picture_only(open_model: ImageBindLLM, dataset: Dataset) -> None:
-    for index, sample in enumerate(dataset.samples):
+    for index, feature in enumerate(dataset.feature_S):
         seen = collate(dataset, [[index]], row_tokens=6, pad_token=PAD)
-        blind = collate(dataset, [[index]], row_tokens=6, pad_token=PAD, feature_of=[-1] * 4)
+        blind = collate(dataset, [[index]], row_tokens=6, pad_token=PAD, feature_of=np.full(4, -1))
         changed = not torch.equal(open_model(seen), open_model(blind))
-        assert changed == (sample.feature >= 0)
+        assert changed == (feature >= 0)
 
 
 def test_stage_1_gives_gradients_to_bind_network_and_gates_alone(open_model: ImageBindLLM, dataset: Dataset) -> None:

@@ -3,7 +3,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ibllm_core.contract.chat_row import parse_row
+from ibllm_core.formats.dataset import open_dataset
+from ibllm_core.formats.sample import Sample
+from ibllm_core.formats.sources import LocalSource
 from orchestrator.demo.data import Row, Size, choose, describe_shapes, read_stamps, write_jsonl
 from orchestrator.demo.packages import Sources
 
@@ -67,10 +69,9 @@ def test_a_shape_is_described_by_its_training_answers(tmp_path: Path) -> None:
 
 def test_what_is_written_is_what_the_service_reads(tmp_path: Path) -> None:
     chosen = choose(make_sources(tmp_path), SIZE)
-    path = tmp_path / "rows.jsonl"
-    write_jsonl(path, chosen.captions)
-    for number, (line, row) in enumerate(zip(path.read_text().splitlines(), chosen.captions, strict=True), start=1):
-        sample = parse_row(line, number)
-        assert (sample.instruction, sample.answer) == (row.instruction, row.answer)
-        assert sample.image is not None
-        assert sample.image.startswith(b"\x89PNG")
+    write_jsonl(tmp_path / "rows.jsonl", chosen.captions)
+    for sample, row in zip(open_dataset(LocalSource.at(tmp_path / "rows.jsonl")), chosen.captions, strict=True):
+        assert isinstance(sample, Sample)
+        assert [(turn.instruction, turn.answer) for turn in sample.turns] == [(row.instruction, row.answer)]
+        assert sample.media[0].content is not None
+        assert sample.media[0].content.startswith(b"\x89PNG")

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ibllm_core.data.dataset import FEATURES, GREY, Dataset, write
+from ibllm_core.data import shards
+from ibllm_core.data.dataset import GREY
+from ibllm_core.data.shards import write_features
 from ibllm_core.errors import InvalidDataError, InvalidSpecError
 from ibllm_core.model.visual_cache import build as building
 from ibllm_core.model.visual_cache.build import build, build_from_datasets, feature_batches
@@ -154,13 +156,13 @@ def test_verify_notices_a_changed_byte(tmp_path: Path) -> None:
 
 
 def dataset(folder: Path, vectors: np.ndarray, numbers: list[int]) -> Path:
-    hashes = [f"{number:064x}" for number in numbers]
-    write(folder, Dataset(samples=[], features=vectors, feature_hashes=hashes))
+    folder.mkdir()
+    write_features(folder / FEATURES, [f"image/{number:064x}" for number in numbers], vectors[:, None])
     return folder
 
 
 def test_datasets_are_joined_and_a_picture_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "BATCH_ROWS", 3)
+    monkeypatch.setattr(shards, "READ_ROWS", 3)
     first, second = drawn(7, 4), drawn(6, 4, seed=1)
     folders = {
         "ds-a": dataset(tmp_path / "a", first, [0, 1, 2, 3, 4, 5, 6]),
@@ -169,16 +171,17 @@ def test_datasets_are_joined_and_a_picture_counts_once(tmp_path: Path, monkeypat
     assert [len(batch) for batch in feature_batches(folders.values())] == [3, 3, 1, 2]
     manifest = build_from_datasets(tmp_path / "cache", folders, encoder=ENCODER)
     assert manifest.datasets == ("ds-a", "ds-b")
-    expected = stored(np.concatenate([first, second[[3, 5]]]))
+    expected = stored(np.concatenate([first, second[[3, 5]]]).astype(np.float16))
     np.testing.assert_array_equal(VisualCache.open(tmp_path / "cache").vectors.double().numpy(), expected)
 
 
-def write_table(columns: dict[str, Any]) -> Callable[[Path], None]:
-    return lambda path: pq.write_table(pa.table(columns), path)
+def write_table(columns: dict[str, Any], views: str = "1") -> Callable[[Path], None]:
+    return lambda path: pq.write_table(pa.table(columns).replace_schema_metadata({"views": views}), path)
 
 
-PAIRS = pa.list_(pa.float32(), 2)
-HASHES = ["00", "01"]
+PAIRS = pa.list_(pa.float16(), 2)
+KEYS = ["image/00", "image/01"]
+FEATURES = "features-00000.parquet"
 
 
 @pytest.mark.parametrize(
@@ -186,17 +189,19 @@ HASHES = ["00", "01"]
     [
         Path.unlink,
         lambda path: path.write_bytes(b"PAR1"),
-        write_table({"sha256": HASHES}),
-        write_table({"sha256": ["no", "hex"], "vector": pa.array([[1, 2], [3, 4]], PAIRS)}),
-        write_table({"sha256": ["00", None], "vector": pa.array([[1, 2], [3, 4]], PAIRS)}),
-        write_table({"sha256": HASHES, "vector": pa.array([[1, 2], None], PAIRS)}),
-        write_table({"sha256": HASHES, "vector": pa.array([[1, 2, 3], [4]], pa.list_(pa.float32()))}),
+        lambda path: pq.write_table(pa.table({"media": KEYS}), path),
+        write_table({"media": KEYS}),
+        write_table({"media": ["image/00", None], "vectors": pa.array([[1, 2], [3, 4]], PAIRS)}),
+        write_table({"media": KEYS, "vectors": pa.array([[1, 2], None], PAIRS)}),
+        write_table({"media": KEYS, "vectors": pa.array([[1, 2], [3, 4]], PAIRS)}, views="three"),
+        write_table({"media": KEYS, "vectors": pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2))}),
+        write_table({"media": KEYS, "vectors": pa.array([[1, 2, 3], [4]], pa.list_(pa.float16()))}),
     ],
 )
 def test_a_damaged_dataset_is_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     folder = dataset(tmp_path / "ds", drawn(2, 2), [0, 1])
     damage(folder / FEATURES)
-    with pytest.raises(InvalidDataError, match=r"features\.parquet cannot be read .* compile the dataset again"):
+    with pytest.raises(InvalidDataError, match=r"compile the dataset again"):
         build_from_datasets(tmp_path / "cache", {"ds": folder}, encoder=ENCODER)
 
 
@@ -213,6 +218,16 @@ def test_datasets_of_two_encoders_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_grey_picture_of_text_only_samples_is_left_out(tmp_path: Path) -> None:
-    vectors = drawn(3, 4)
-    write(tmp_path / "ds", Dataset(samples=[], features=vectors, feature_hashes=["00", "01", GREY]))
+    vectors = drawn(5, 4)
+    (tmp_path / "ds").mkdir()
+    media = ["image/00", "image/01", "mix/02", "audio/03", GREY]
+    write_features(tmp_path / "ds" / FEATURES, media, vectors[:, None])
     assert build_from_datasets(tmp_path / "cache", {"ds": tmp_path / "ds"}, encoder=ENCODER).count == 2
+
+
+def test_a_pictures_first_view_stands_for_it(tmp_path: Path) -> None:
+    views = drawn(6, 4).reshape(3, 2, 4)
+    (tmp_path / "ds").mkdir()
+    write_features(tmp_path / "ds" / FEATURES, [f"image/{number}" for number in range(3)], views)
+    (batch,) = feature_batches([tmp_path / "ds"])
+    np.testing.assert_array_equal(batch, views[:, 0].astype(np.float16))

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibllm_core.data.dataset import FEATURES, Dataset, write
+from ibllm_core.data.shards import write_features
 from ibllm_core.model.visual_cache import exact
 from tests.ibllm_core.model.visual_cache.caches import drawn, made, stored
 
@@ -188,9 +188,10 @@ for step in steps:
 def test_building_and_searching_hold_little_memory(tmp_path: Path) -> None:
     """In MB: the vectors are 205 in fp32 and 102 in fp16, those of the dataset lie in one row group."""
     vectors = drawn(200_000, 256)
-    hashes = [f"{number:064x}" for number in range(len(vectors))]
-    write(tmp_path / "ds", Dataset(samples=[], features=vectors, feature_hashes=hashes))
-    assert pq.ParquetFile(tmp_path / "ds" / FEATURES).num_row_groups == 1
+    keys = [f"image/{number:064x}" for number in range(len(vectors))]
+    (tmp_path / "ds").mkdir()
+    write_features(tmp_path / "ds" / "features-00000.parquet", keys, vectors[:, None])
+    assert pq.ParquetFile(tmp_path / "ds" / "features-00000.parquet").num_row_groups == 1
     run = subprocess.run(
         [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path)], check=True, capture_output=True, text=True, timeout=120
     )

@@ -1,0 +1,251 @@
+"""The compile run: data as people bring it becomes datasets of features and tokens, once for each distinct input."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from ibllm_core.contract import layout
+from ibllm_core.contract.media import Modality
+from ibllm_core.contract.run_spec import CompileInput, CompileSpec, Outcome, Progress, ResultFile
+from ibllm_core.contract.states import TerminationReason
+from ibllm_core.data.shards import QUARANTINE
+from ibllm_core.encoders.base import Encoder
+from ibllm_core.errors import ObjectMissingError, StorageError
+from ibllm_core.formats.dataset import open_dataset
+from ibllm_core.formats.fetch import Fetcher
+from ibllm_core.formats.source import Source
+from ibllm_core.formats.sources import StoreSource, open_source
+from ibllm_core.settings import StorageSettings
+from ibllm_core.storage import ObjectStore, sha256_of
+from workers.compile.assemble import Assembler, Counts
+from workers.compile.commit import Committer
+from workers.compile.encoding import Encoding
+from workers.compile.feature_store import FeatureStore
+from workers.compile.identity import Recipe
+from workers.compile.pipeline import SharedLedger, bundles
+from workers.compile.plan import EncoderPlan, InputPlan, Plan, fetch_weights, open_encoder
+from workers.compile.staging import Staging, resume_points
+from workers.model_loading import choose_dtype, fetch_base
+from workers.reporting import Reporter
+from workers.settings import WorkerSettings
+
+# Half a core each: reading and preparing need the rest of what the run was admitted with.
+ENCODER_CPUS = 0.5
+MAX_PASSES = 3
+
+
+def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporter: Reporter) -> Outcome:
+    """Compile every input that was not compiled before; the outcome maps the inputs' names to dataset ids."""
+    reporter.progress(Progress(phase="loading"))
+    encoder_plan = _encoder_plan(spec)
+    encoder = open_encoder(encoder_plan)
+    recipes = _recipes(spec, store, encoder)
+    sources = {item.name: _source(item, settings) for item in spec.inputs}
+    hashes = {item.name: recipes[item.name].hash_with(_fingerprint(item, sources[item.name])) for item in spec.inputs}
+    known = {name: _known_dataset(store, recipe_hash) for name, recipe_hash in hashes.items()}
+    todo = {hashes[item.name]: item for item in spec.inputs if known[item.name] is None}
+    if len(todo) < len(set(hashes.values())):
+        reporter.event(f"{len(set(hashes.values())) - len(todo)} inputs were compiled before")
+    made: dict[str, str] = {}
+    files: list[ResultFile] = []
+    if todo:
+        plan = Plan(
+            base=spec.base,
+            encoder=encoder_plan,
+            views=spec.data.views,
+            inputs=tuple(
+                _input_plan(item, sources[item.name], recipes[item.name], recipe_hash, settings)
+                for recipe_hash, item in todo.items()
+            ),
+        )
+        made, files = _compile(plan, spec, store, encoder, reporter)
+    datasets = {name: known[name] or made[recipe_hash] for name, recipe_hash in hashes.items()}
+    return Outcome(reason=TerminationReason.SUCCEEDED, outputs={"datasets": datasets}, result_files=tuple(files))
+
+
+def _encoder_plan(spec: CompileSpec) -> EncoderPlan:
+    resources = spec.resources
+    dtype = choose_dtype(resources.precision) if resources.gpus_per_worker else choose_dtype("fp32")
+    return EncoderPlan(
+        name=spec.encoder,
+        dtype=str(dtype).removeprefix("torch."),
+        actors=resources.workers,
+        cpus=resources.cpus_per_worker * ENCODER_CPUS,
+        gpus=resources.gpus_per_worker,
+    )
+
+
+def _recipes(spec: CompileSpec, store: ObjectStore, encoder: Encoder) -> dict[str, Recipe]:
+    base = fetch_base(store, spec.base, WorkerSettings().ibllm_cache, with_weights=False)
+    return {
+        item.name: Recipe(
+            encoder_sha256=encoder.sha256,
+            tokenizer_sha256=base.tokenizer_sha256,
+            template=item.template,
+            row_tokens=min(item.row_tokens, base.context),
+            context=base.context,
+            media_tokens=spec.adapter.media_tokens,
+            grey_for_text=spec.adapter.preset == "released",
+            views=spec.data.views,
+            max_bad_share=spec.data.max_bad_share,
+        )
+        for item in spec.inputs
+    }
+
+
+def _source(item: CompileInput, settings: WorkerSettings) -> Source:
+    storage = StorageSettings()
+    if item.key and item.filename:
+        return StoreSource(settings=storage, key=item.key, name=item.filename)
+    return open_source(item.location, settings=storage, allow_local=settings.ibllm_local_data)
+
+
+def _fingerprint(item: CompileInput, source: Source) -> str:
+    return item.sha256 or source.fingerprint()
+
+
+def _known_dataset(store: ObjectStore, recipe_hash: str) -> str | None:
+    try:
+        return str(store.get_json(layout.dataset_of(recipe_hash))["dataset"])
+    except ObjectMissingError:
+        return None
+
+
+def _input_plan(
+    item: CompileInput, source: Source, recipe: Recipe, recipe_hash: str, settings: WorkerSettings
+) -> InputPlan:
+    dataset = open_dataset(source)
+    return InputPlan(
+        input=item,
+        dataset=dataset,
+        pieces=tuple(dataset.pieces()),
+        recipe=recipe,
+        recipe_hash=recipe_hash,
+        fetcher=Fetcher(source, settings=StorageSettings(), allow_private=settings.ibllm_private_urls),
+    )
+
+
+def _compile(
+    plan: Plan, spec: CompileSpec, store: ObjectStore, encoder: Encoder, reporter: Reporter
+) -> tuple[dict[str, str], list[ResultFile]]:
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True)
+    ledger = SharedLedger()
+    features = FeatureStore(store, plan.inputs[0].recipe.feature_set)
+    for part, keys in features.parts():
+        ledger.store(part, keys)
+    staging = [Staging(store, layout.staging(spec.job_id, item.recipe_hash)) for item in plan.inputs]
+    _stage_all(plan, staging, ledger, features, reporter)
+    made, files = {}, []
+    for item, place in zip(plan.inputs, staging, strict=True):
+        grey = _grey(plan, encoder) if item.recipe.grey_for_text else None
+        dataset_id, result = _publish(item, place, ledger, features, encoder, grey, spec, store, reporter)
+        made[item.recipe_hash] = dataset_id
+        files += result
+        place.clear()
+    return made, files
+
+
+def _stage_all(
+    plan: Plan, staging: Sequence[Staging], ledger: SharedLedger, features: FeatureStore, reporter: Reporter
+) -> None:
+    """Read, prepare and encode all rows until every one is committed; another pass mends what a node took with it."""
+    pieces = [(number, piece) for number, item in enumerate(plan.inputs) for piece in range(len(item.pieces))]
+    for turn in itertools.count():
+        resume = _resume(staging)
+        if all(resume.get(piece, (0, False))[1] for piece in pieces):
+            return
+        if turn == MAX_PASSES:
+            raise StorageError(
+                f"after {MAX_PASSES} passes some rows are still not compiled, since nodes or tasks keep dying: see the "
+                "run's log"
+            )
+        done = sum(following for following, _ in resume.values())
+        if done:
+            reporter.event(f"going on after {done} rows that are compiled already")
+        ledger.release()
+        committer, encoding = Committer(ledger, features, staging), Encoding(actors=plan.encoder.actors)
+        for bundle in bundles(plan, resume, ledger):
+            committer.add(bundle)
+            encoding.add(bundle)
+            done += len(bundle.rows)
+            reporter.progress(Progress(phase="compiling rows", step=done))
+        committer.finish()
+        if encoding.media:
+            reporter.event(encoding.told(), data=encoding.as_data())
+
+
+def _resume(staging: Sequence[Staging]) -> dict[tuple[int, int], tuple[int, bool]]:
+    return {
+        (number, piece): point
+        for number, place in enumerate(staging)
+        for piece, point in resume_points(place.blocks()).items()
+    }
+
+
+def _grey(plan: Plan, encoder: Encoder) -> np.ndarray:
+    fetch_weights(plan.encoder, encoder, Modality.IMAGE)
+    vector = encoder.encode(Modality.IMAGE, [encoder.grey()]).numpy()
+    return np.repeat(vector, plan.views, axis=0).astype(np.float16)
+
+
+def _publish(
+    item: InputPlan,
+    staging: Staging,
+    ledger: SharedLedger,
+    features: FeatureStore,
+    encoder: Encoder,
+    grey: np.ndarray | None,
+    spec: CompileSpec,
+    store: ObjectStore,
+    reporter: Reporter,
+) -> tuple[str, list[ResultFile]]:
+    name = item.input.name
+    reporter.progress(Progress(phase=f"writing shards of {name}"))
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as target:
+        folder = Path(target)
+        counts = Assembler(
+            staging=staging,
+            ledger=ledger,
+            features=features,
+            folder=folder,
+            scratch=Path(scratch),
+            views=spec.data.views,
+            feature_dim=encoder.feature_dim,
+        ).assemble(grey)
+        result = _keep_quarantine(store, spec.job_id, name, folder / QUARANTINE) if counts.quarantined else None
+        quarantine = store.uri(result.key) if result else "no quarantine"
+        counts.refuse_if_too_bad(item.input.location, spec.data.max_bad_share, quarantine)
+        hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+        dataset_id = item.recipe.dataset_id(hashes)
+        store.upload_folder(layout.dataset(dataset_id), folder, _about(item, counts, spec, encoder))
+    if item.input.key and not counts.external:  # the upload's hash covers its media too
+        store.put_json(layout.dataset_of(item.recipe_hash), {"dataset": dataset_id})
+    reporter.event(f"compiled {name}: {counts.samples} samples, {counts.quarantined} unusable rows", data=vars(counts))
+    return dataset_id, [result] if result else []
+
+
+def _about(item: InputPlan, counts: Counts, spec: CompileSpec, encoder: Encoder) -> dict[str, Any]:
+    """What a dataset's manifest says beside its files."""
+    return {
+        "source": item.input.location,
+        "format": item.dataset.format,
+        "counts": vars(counts),
+        "encoder": {"name": spec.encoder, "sha256": encoder.sha256, "licence": encoder.licence},
+        "recipe": vars(item.recipe),
+    }
+
+
+def _keep_quarantine(store: ObjectStore, job_id: str, name: str, path: Path) -> ResultFile:
+    filename = f"{name}-{QUARANTINE}"
+    key = layout.report(job_id, "compile", filename)
+    body = path.read_bytes()
+    store.put(key, body)
+    return ResultFile(key=key, filename=filename, bytes=len(body))
