@@ -31,10 +31,14 @@ format: $(STAMP) ## rewrite the code in the house's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## time the training step, the fusions and the visual cache on this machine
+bench: $(STAMP) ## time the training step, the fusions, the visual cache and the data plane on this machine
 	@$(BIN)/python -m tests.benchmarks.training_step
 	@$(BIN)/python -m tests.benchmarks.fusion_costs
 	@$(BIN)/python -m tests.benchmarks.visual_cache
+	@$(BIN)/python -m tests.benchmarks.reading
+	@$(BIN)/python -m tests.benchmarks.encoding
+	@$(BIN)/python -m tests.benchmarks.encoding --encoder efficientnet-lite0 --pictures 1500
+	@$(BIN)/python -m tests.benchmarks.compile_memory
 
 up: $(STAMP) ## start the embedded stack
 	@$(BIN)/ibllm up

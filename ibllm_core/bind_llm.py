@@ -30,7 +30,7 @@ from ibllm_core.model.batch import Batch
 from ibllm_core.model.generation import Decoder, Request, check_requests
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.model.stages import freeze_for
-from ibllm_core.prompts import Prompter
+from ibllm_core.prompts import Prompter, TokenisedSample
 
 Features = Tensor | np.ndarray | Sequence[Tensor | np.ndarray | None] | None
 GREEDY = Sampling()
@@ -131,14 +131,17 @@ class BindLLM:
         with_media = [vector for vector in vectors if vector is not None]
         numbers = iter(range(len(with_media)))
         compiled = [
-            CompiledSample.of(
-                self.prompter.sample([Turn(instruction=instruction, answer=answer)]),
+            CompiledSample(
+                tokens=tokenised.tokens,
+                labels=tokenised.labels,
                 feature=NO_FEATURE if vector is None else next(numbers),
                 row=row,
                 instruction=instruction,
                 answer=answer,
             )
-            for row, ((instruction, answer), vector) in enumerate(zip(samples, vectors, strict=True), start=1)
+            for row, ((instruction, answer), tokenised, vector) in enumerate(
+                zip(samples, map(self._tokenise, samples), vectors, strict=True), start=1
+            )
         ]
         check_requests(
             self.model, [Request(prompt=s.tokens, feature=v) for s, v in zip(compiled, vectors, strict=True)]
@@ -174,6 +177,10 @@ class BindLLM:
                     yield Delta(index=index, text=text, finish=stream.finish)
                 if stream.finish:
                     del streams[index]
+
+    def _tokenise(self, sample: tuple[str, str]) -> TokenisedSample:
+        instruction, answer = sample
+        return self.prompter.sample([Turn(instruction=instruction, answer=answer)])
 
     def _vectors(self, features: Features, count: int) -> list[Tensor | None]:
         if features is None:

@@ -12,10 +12,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
 from ibllm_core.contract.templates import CHAT, render
 from ibllm_core.errors import InvalidPromptError
 from ibllm_core.formats.sample import Turn
 
+# For a chat template that asks for today: a prompt must be the same tomorrow. It is the day that Llama 3's templates
+# take where there is none to ask for.
+SAME_DAY = "{% macro strftime_now(pattern) %}26 Jul 2024{% endmacro %}"
 KNOWN_PROMPTS = 4096  # captions ask the same question a million times
 
 
@@ -187,12 +192,23 @@ class Prompter:
                 f"the text holds {found[0]!r}, which the base's tokenizer takes for a token of its own: remove it"
             )
 
+    @cached_property
+    def _chat_template(self) -> str | None:
+        """The tokenizer's template without its clock; None for the tokenizer's own way."""
+        template = self.tokenizer.chat_template
+        return SAME_DAY + template if isinstance(template, str) and "strftime_now" in template else None
+
     def _chat(self, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
         if not self.tokenizer.chat_template:
             raise InvalidPromptError("the base's tokenizer has no chat template: choose template 'alpaca' or 'short'")
-        text: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt, chat_template=self._chat_template
+            )
+        except TemplateError as error:
+            raise InvalidPromptError(
+                f"the base's chat template refuses the sample ({error}): choose template 'alpaca', or change the turns"
+            ) from error
         return text
 
 

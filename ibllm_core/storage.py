@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +137,7 @@ class ObjectStore:
             if not wanted(name) or (path.exists() and path.stat().st_size == expected["bytes"]):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + f".{id(self)}.part")
+            partial = path.with_name(path.name + f".{os.getpid()}-{id(self)}.part")
             with partial.open("wb") as target:
                 for chunk in self.stream(f"{prefix}/{name}"):
                     target.write(chunk)

@@ -10,13 +10,20 @@ from pydantic import TypeAdapter
 
 from ibllm_core.contract.run_spec import CompileSpec, EvaluateSpec, Outcome, RunSpec
 from ibllm_core.contract.states import TerminationReason
-from ibllm_core.errors import CoreError, InvalidDataError, InvalidSpecError
+from ibllm_core.errors import (
+    CoreError,
+    InvalidDataError,
+    InvalidPromptError,
+    InvalidSpecError,
+    InvalidWeightsError,
+)
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
 from workers.reporting import Reporter
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
+USER_ERRORS = (InvalidDataError, InvalidPromptError, InvalidSpecError, InvalidWeightsError)
 
 
 def main(spec_key: str) -> int:
@@ -56,7 +63,7 @@ def outcome_of(error: BaseException) -> Outcome:
     """Name the reason of an exception; the chain of causes is searched, since Ray wraps what workers raise."""
     causes = list(_chain(error))
     for cause in causes:
-        if isinstance(cause, InvalidSpecError | InvalidDataError):
+        if isinstance(cause, USER_ERRORS):
             return Outcome(reason=TerminationReason.USER_ERROR, message=cause.message)
         if isinstance(cause, MemoryError) or type(cause).__name__ in ("OutOfMemoryError", "OutOfMemory"):
             return Outcome(

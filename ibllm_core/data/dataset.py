@@ -13,8 +13,6 @@ from typing import Protocol
 
 import numpy as np
 
-from ibllm_core.prompts import TokenisedSample
-
 NO_FEATURE = -1
 GREY = "grey"  # stands for a picture's key where text-only samples see a grey picture
 
@@ -34,27 +32,6 @@ class CompiledSample:
     instruction: str
     answer: str
     media: Sequence[str] = ()
-
-    @staticmethod
-    def of(
-        tokenised: TokenisedSample,
-        *,
-        feature: int,
-        row: int,
-        instruction: str,
-        answer: str,
-        media: Sequence[str] = (),
-    ) -> CompiledSample:
-        """Join what the tokenizer and the encoder found."""
-        return CompiledSample(
-            tokens=tokenised.tokens,
-            labels=tokenised.labels,
-            feature=feature,
-            row=row,
-            instruction=instruction,
-            answer=answer,
-            media=media,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,14 +32,17 @@ def open_compiled(store: ObjectStore, dataset_id: str, cache: Path) -> Dataset:
     ``IntegrityError`` names the shard that is not what its manifest says.
     """
     prefix = layout.dataset(dataset_id)
-    manifest = store.manifest(prefix)
-    return open_mapped(store.download_folder(prefix, cache), manifest)
+    folder = cache / prefix
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, "download"):
+        store.download_folder(prefix, cache)
+    return open_mapped(folder, store.manifest(prefix))
 
 
 def open_mapped(folder: Path, manifest: dict[str, Any]) -> Dataset:
     """A dataset in a folder that holds its shards; the columns beside them are made at the first call."""
     mapped = folder / "mapped"
-    with _locked(folder):
+    with _locked(folder, "map"):
         if not mapped.exists():
             _check(folder, manifest)
             _write_columns(folder, mapped)
@@ -96,7 +99,9 @@ def _write_samples(folder: Path, target: Path) -> None:
                 tokens.write(np.asarray(batch["tokens"].flatten(), dtype=np.int32).data)
                 is_label.write(mask.data)
                 row += len(batch)
-    np.save(target / "starts.npy", np.cumsum([0, *lengths]) if num_samples else np.zeros(1, dtype=np.int64))
+    starts = np.zeros(num_samples + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    np.save(target / "starts.npy", starts)
     np.save(target / "num_labels.npy", num_labels)
     np.save(target / "feature.npy", features)
     for path, dtype in zip(raw, (np.int32, np.bool_), strict=True):
@@ -152,7 +157,7 @@ def _to_npy(raw: Path, dtype: np.dtype[Any]) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
+def _locked(folder: Path, what: str) -> Iterator[None]:
+    with (folder / f".{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -14,6 +14,8 @@ from itertools import islice
 
 import numpy as np
 
+from ibllm_core.errors import InvalidSpecError
+
 POOL = 1024  # samples that a row may choose from; more fill no better
 EXACT_TOKENS = 512  # room of a row that is filled by exact search; longest first is as good before
 
@@ -30,7 +32,8 @@ class PackedBatch:
 class Sampler:
     """What a training reads and in which order, but for the lengths of the samples.
 
-    ``weights`` say how often an epoch passes over each of the datasets, whose ``sizes`` are in samples.
+    ``weights`` say how often an epoch passes over each of the datasets, whose ``sizes`` are in samples;
+    ``InvalidSpecError`` for one that takes nothing of its dataset.
     """
 
     sizes: Sequence[int]
@@ -39,6 +42,14 @@ class Sampler:
     epochs: int
     row_tokens: int
     rows_per_step: int
+
+    def __post_init__(self) -> None:
+        for size, weight in zip(self.sizes, self.weights, strict=True):
+            if size and not _seen(size, weight, self.epochs):
+                raise InvalidSpecError(
+                    f"a weight of {weight:g} takes none of a dataset's {size} samples in {self.epochs} epochs: raise "
+                    "the weight, or leave the dataset out",
+                )
 
     def batches(self, lengths: np.ndarray) -> Iterator[PackedBatch]:
         """The global batches of a whole training; the last, short one of an epoch is kept."""

@@ -8,7 +8,7 @@ one after the other in fp16. ``quarantine.parquet`` has ``row`` and ``reason``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ SAMPLES = pa.schema(
         ("answer", pa.string()),
     ]
 )
+QUARANTINED = pa.schema([("row", pa.int64()), ("reason", pa.string())])
 
 
 def sample_shards(folder: Path) -> list[Path]:
@@ -75,11 +76,29 @@ def write_features(path: Path, media: Sequence[str], vectors_MVF: np.ndarray) ->
     pq.write_table(table, path, compression="none")  # fp16 of unit vectors does not compress
 
 
-def write_quarantine(path: Path, bad: Iterable[tuple[int, str]]) -> None:
-    """Write rows that cannot be used, each with its reason."""
-    rows = sorted(bad)
-    table = {"row": pa.array([r for r, _ in rows], pa.int64()), "reason": pa.array([w for _, w in rows], pa.string())}
-    pq.write_table(pa.table(table), path, compression="zstd")
+class QuarantineWriter:
+    """Context manager that writes rows that cannot be used, each with its reason; few of them lie in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, QUARANTINED, compression="zstd")
+        self._rows: list[dict[str, int | str]] = []
+
+    def __enter__(self) -> QuarantineWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+        self._file.close()
+
+    def add(self, row: int, reason: str) -> None:
+        """Take one row."""
+        self._rows.append({"row": row, "reason": reason})
+        if len(self._rows) == READ_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._rows, schema=QUARANTINED))
+        self._rows.clear()
 
 
 def read_features(path: Path) -> Iterator[tuple[list[str], np.ndarray]]:

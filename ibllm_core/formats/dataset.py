@@ -6,6 +6,7 @@ Two independent axes: a container (``containers/``) makes rows of a file, a shap
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePosixPath
@@ -24,6 +25,7 @@ __all__ = ["Dataset", "Piece", "open_dataset"]
 # Enough that some bad rows, or some without a picture, decide nothing; they may hold a megabyte each.
 LOOKED_AT_ROWS = 50
 LOOKED_AT_FILES = 8
+COUNTING_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +45,24 @@ class Dataset:
     def pieces(self, target_bytes: int = 16 << 20) -> list[Piece]:
         """Parts that can be read on their own, in order, of about ``target_bytes`` where the container can be cut.
 
-        Rows are numbered through all files, so each but the last is counted: where that takes reading it, it is read.
+        Rows are numbered through all files, so each but the last is counted, several side by side: where that takes
+        reading it, it is read.
         """
+        with ThreadPoolExecutor(COUNTING_THREADS) as threads:
+            counted = list(threads.map(lambda name: self._counted(name, target_bytes), self.files))
         pieces: list[Piece] = []
-        first_row = 1
-        for name in self.files:
-            found = self.container.pieces(self.source, name, first_row, target_bytes)
-            pieces += found
-            if found and name != self.files[-1]:
-                first_row = found[-1].first_row + self.container.num_rows(self.source, found[-1])
+        rows_before = 0
+        for found, num_rows in counted:
+            pieces += [replace(piece, first_row=rows_before + piece.first_row) for piece in found]
+            rows_before += num_rows
         return pieces
+
+    def _counted(self, name: str, target_bytes: int) -> tuple[list[Piece], int]:
+        """The pieces of a file, as if it were the only one, and its rows, which of the last file nobody asks for."""
+        found = self.container.pieces(self.source, name, 1, target_bytes)
+        if not found or name == self.files[-1]:
+            return found, 0
+        return found, found[-1].first_row - 1 + self.container.num_rows(self.source, found[-1])
 
     def read(self, piece: Piece) -> Iterator[Sample | BadRow]:
         """The rows of a piece in order; a row that cannot be used is a ``BadRow``, and the rest goes on."""

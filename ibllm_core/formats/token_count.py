@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,18 +84,17 @@ class FileTokenizer:
         """The vocabulary's own spelling of token ids."""
         return [str(self._tokenizer.id_to_token(index)) for index in ids]
 
-    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> str:
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, chat_template: str | None = None, **options: Any
+    ) -> str:
         """A conversation in the words of the base; the template runs in a sandbox."""
-        try:
-            return self._template.render(messages=conversation, **self._roles, **options)
-        except TemplateError as error:
-            raise InvalidPromptError(
-                f"the base's chat template refuses the sample ({error}): choose template 'alpaca', or change the turns"
-            ) from error
+        template = _compiled(chat_template or self.chat_template or "")
+        return template.render(messages=conversation, **self._roles, **options)
 
-    @cached_property
-    def _template(self) -> Template:
-        return _environment().from_string(self.chat_template or "")
+
+@lru_cache(maxsize=4)
+def _compiled(template: str) -> Template:
+    return _environment().from_string(template)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -106,16 +104,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
     return environment
 
 
 def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
 
 
 def _chat_template_of(folder: Path, config: dict[str, Any]) -> str | None:

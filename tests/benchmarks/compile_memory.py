@@ -1,8 +1,8 @@
 """Watch a compile run's memory at two sizes of dataset: ``python -m tests.benchmarks.compile_memory``.
 
 Distinct pictures are decoded as for ImageBind, and encoded by a small function, so that the pipeline and not the
-encoder is what takes the time; real Ray, real object store. Memory is the proportional share of the driver and of all
-of Ray's workers together, sampled while the run goes on.
+encoder is what takes the time; real Ray, real object store. Memory is what only the driver holds, and only Ray's
+workers, sampled while the run goes on; Ray's object store, which has a fixed size, is not in it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Watch:
     def run(self) -> None:
         me = psutil.Process()
         while not self.stop.wait(SAMPLE_SECONDS):
-            self.driver = max(self.driver, _pss(me))
-            workers = [_pss(process) for process in psutil.process_iter() if _is_worker(process)]
+            self.driver = max(self.driver, _own(me))
+            workers = [_own(process) for process in psutil.process_iter() if _is_worker(process)]
             self.workers = max(self.workers, sum(workers))
             self.largest_worker = max(self.largest_worker, *workers, 0)
 
@@ -107,13 +107,15 @@ def report(made: World, rows: int) -> None:
 
 def _upload(made: World, rows: int) -> CompileInput:
     """A file of so many rows, without ever holding it."""
-    with tempfile.NamedTemporaryFile() as file:
-        for row in range(rows):
-            file.write(jsonl([chat_row("what is this ?", "a cat", picture(row, SIDE))]))
-        file.seek(0)
-        key = layout.file(f"file-{rows}")
-        made.store.upload(key, file)
-        sha256 = sha256_of(Path(file.name))
+    key = layout.file(f"file-{rows}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        with path.open("wb") as target:
+            for row in range(rows):
+                target.write(jsonl([chat_row("what is this ?", "a cat", picture(row, SIDE))]))
+        with path.open("rb") as source:
+            made.store.upload(key, source)
+        sha256 = sha256_of(path)
     return CompileInput(
         name="a", location=key, key=key, filename="rows.jsonl", sha256=sha256, template="short", row_tokens=64
     )
@@ -139,9 +141,9 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def _pss(process: psutil.Process) -> int:
+def _own(process: psutil.Process) -> int:
     try:
-        return int(process.memory_full_info().pss)
+        return int(process.memory_full_info().uss)
     except psutil.Error:
         return 0
 

@@ -54,7 +54,9 @@ def with_samples(dataset: Dataset, *samples: CompiledSample) -> Dataset:
 def asked(question: str, feature: int) -> CompiledSample:
     turns = [Turn(instruction=question, answer="a cat")]
     tokenised = Prompter(tokenizer=word_tokenizer(), template="short").sample(turns)
-    return CompiledSample.of(tokenised, feature=feature, row=1, instruction=question, answer="cat")
+    return CompiledSample(
+        tokens=tokenised.tokens, labels=tokenised.labels, feature=feature, row=1, instruction=question, answer="cat"
+    )
 
 
 def test_files_without_pictures_are_measured_as_far_as_they_can_be(

@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from ibllm_core.data.dataset import GREY, NO_FEATURE, CompiledSample
-from ibllm_core.data.shards import QUARANTINE, write_features, write_quarantine, write_samples
+from ibllm_core.data.shards import QUARANTINE, QuarantineWriter, write_features, write_samples
 from ibllm_core.errors import InvalidDataError
+from ibllm_core.model.mixing import mix
 from workers.compile.feature_store import FeatureStore
 from workers.compile.media_index import MediaIndex
-from workers.compile.staging import Staging
+from workers.compile.staging import Staging, consecutive
 
-SHARD_ROWS = 8192
-SHARD_MEDIA = 8192
+SHARD_ROWS = 4096
+SHARD_BYTES = 8 << 20  # of vectors
 SHOWN_REASONS = 3
 
 
-class MediaStates(Protocol):
+class MediaPlaces(Protocol):
     """What assembling asks the ledger."""
-
-    def reasons(self, keys: Sequence[str]) -> dict[str, str]:
-        """Why media cannot be used."""
 
     def places(self, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Where media are stored."""
@@ -61,7 +60,7 @@ class Assembler:
     """Writes shards of one input into ``folder``; ``scratch`` is for what is fetched on the way."""
 
     staging: Staging
-    ledger: MediaStates
+    ledger: MediaPlaces
     features: FeatureStore
     folder: Path
     scratch: Path
@@ -71,40 +70,37 @@ class Assembler:
     def assemble(self, grey_VF: np.ndarray | None) -> Counts:
         """Write all shards; ``grey_VF`` is the feature that text-only samples get, None where they have none."""
         index, counts = MediaIndex(self.scratch / "features.sqlite"), Counts()
-        bad: list[tuple[int, str]] = []
-        samples = self._samples(index, counts, bad, without_media=() if grey_VF is None else (GREY,))
-        for number in itertools.count():
-            part = list(itertools.islice(samples, SHARD_ROWS))
-            if not part and number:
-                break
-            write_samples(self.folder / f"shard-{number:05d}.parquet", part)
+        with QuarantineWriter(self.folder / QUARANTINE) as quarantine:
+            samples = self._samples(index, counts, quarantine, without_media=() if grey_VF is None else (GREY,))
+            for number in itertools.count():
+                part = list(itertools.islice(samples, SHARD_ROWS))
+                if not part and number:
+                    break
+                write_samples(self.folder / f"shard-{number:05d}.parquet", part)
         self._write_features(index, grey_VF)
-        write_quarantine(self.folder / QUARANTINE, bad)
         counts.media = len(index)
         return counts
 
     def _samples(
-        self, index: MediaIndex, counts: Counts, bad: list[tuple[int, str]], without_media: tuple[str, ...]
+        self, index: MediaIndex, counts: Counts, quarantine: QuarantineWriter, without_media: tuple[str, ...]
     ) -> Iterator[CompiledSample]:
-        for block in self.staging.blocks():
-            rows = self.staging.read(block)
-            reasons = self.ledger.reasons(sorted({key for row in rows for key in row.media}))
-            for row in rows:
+        for block in consecutive(self.staging.blocks()):
+            for row in self.staging.read(block):
                 counts.rows += 1
-                reason = row.reason or next((reasons[key] for key in row.media if key in reasons), "")
-                if reason or row.sample is None:
+                counts.external += row.is_external
+                if row.sample is None:
                     counts.quarantined += 1
-                    bad.append((row.row, reason))
+                    quarantine.add(row.row, row.reason)
                     if len(counts.reasons) < SHOWN_REASONS:
-                        counts.reasons.append(f"row {row.row}: {reason}")
+                        counts.reasons.append(f"row {row.row}: {row.reason}")
                     continue
                 counts.samples += 1
                 counts.tokens += len(row.sample.tokens)
                 counts.text_only += not row.media
-                counts.external += row.is_external
                 media = row.media or without_media
-                yield CompiledSample.of(
-                    row.sample,
+                yield CompiledSample(
+                    tokens=row.sample.tokens,
+                    labels=row.sample.labels,
                     feature=index.number_of(media) if media else NO_FEATURE,
                     row=row.row,
                     instruction=row.instruction,
@@ -114,7 +110,8 @@ class Assembler:
 
     def _write_features(self, index: MediaIndex, grey_VF: np.ndarray | None) -> None:
         written = 0
-        for written, features in enumerate(index.batches(SHARD_MEDIA), start=1):
+        media_a_shard = max(1, SHARD_BYTES // (2 * self.views * self.feature_dim))
+        for written, features in enumerate(index.batches(media_a_shard), start=1):
             wanted = sorted({key for _, media in features for key in media if key != GREY})
             vectors = dict(zip(wanted, self._vectors(wanted), strict=True))
             if grey_VF is not None:
@@ -131,10 +128,6 @@ class Assembler:
             yield np.array(self.features.fetch(part, self.scratch)[place])
 
 
-def _mixed(vectors: Sequence[np.ndarray]) -> np.ndarray:
-    """The features of a sample's media as one: their mean, of unit length again."""
-    if len(vectors) == 1:
-        return vectors[0]
-    mean = np.mean([vector.astype(np.float32) for vector in vectors], axis=0)
-    mixed: np.ndarray = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-6)
-    return mixed
+def _mixed(vectors_VF: Sequence[np.ndarray]) -> np.ndarray:
+    """The features of a sample's media as one."""
+    return vectors_VF[0] if len(vectors_VF) == 1 else mix([torch.from_numpy(v) for v in vectors_VF]).numpy()

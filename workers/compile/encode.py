@@ -29,7 +29,7 @@ def encode_bundle(bundle: Bundle, encoder: Encoder, views: int) -> Bundle:
             found = _encode(encoder, modality, media, views)
         except InvalidDataError:  # one of them; a vector does not depend on the others
             found = {}
-            for key, inputs in _one_by_one(media, views):
+            for key, inputs in _one_by_one(media):
                 try:
                     found |= _encode(encoder, modality, ToEncode(keys=(key,), inputs=inputs), views)
                 except InvalidDataError as error:
@@ -44,9 +44,12 @@ def encode_bundle(bundle: Bundle, encoder: Encoder, views: int) -> Bundle:
 
 def _encode(encoder: Encoder, modality: Modality, media: ToEncode, views: int) -> dict[str, np.ndarray]:
     inputs: list[Tensor] = list(torch.from_numpy(media.inputs))
-    encoded = encoder.encode(modality, inputs).numpy().astype(np.float16)
-    return dict(zip(media.keys, encoded.reshape(len(media.keys), views, -1), strict=True))
+    with np.errstate(over="ignore"):  # infinity is found by whoever looks at the vectors
+        encoded = encoder.encode(modality, inputs).numpy().astype(np.float16)
+    found_MVF = encoded.reshape(len(media.keys), -1, encoded.shape[-1])
+    stored = found_MVF if found_MVF.shape[1] == views else np.repeat(found_MVF, views, axis=1)
+    return dict(zip(media.keys, stored, strict=True))
 
 
-def _one_by_one(media: ToEncode, views: int) -> Sequence[tuple[str, np.ndarray]]:
-    return [(key, media.inputs[n * views : (n + 1) * views]) for n, key in enumerate(media.keys)]
+def _one_by_one(media: ToEncode) -> Sequence[tuple[str, np.ndarray]]:
+    return list(zip(media.keys, np.split(media.inputs, len(media.keys)), strict=True))

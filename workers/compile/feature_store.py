@@ -6,10 +6,9 @@ it does not exist.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,8 @@ from ibllm_core.contract import layout
 from ibllm_core.data.shards import read_features, write_features
 from ibllm_core.errors import IntegrityError
 from ibllm_core.storage import ObjectStore, sha256_of
+
+READ_THREADS = 16
 
 
 class FeatureStore:
@@ -29,16 +30,17 @@ class FeatureStore:
 
     def parts(self) -> Iterator[tuple[str, list[str]]]:
         """Every part's name with its keys, in order of the names."""
-        for key in self._store.list(f"{self._prefix}/"):
-            if key.endswith(".json"):
-                yield key.removeprefix(f"{self._prefix}/").removesuffix(".json"), self._store.get_json(key)["media"]
+        lists = [key for key in self._store.list(f"{self._prefix}/") if key.endswith(".json")]
+        with ThreadPoolExecutor(READ_THREADS) as threads:
+            for key, content in zip(lists, threads.map(self._store.get_json, lists), strict=True):
+                yield key.removeprefix(f"{self._prefix}/").removesuffix(".json"), content["media"]
 
     def add(self, keys: Sequence[str], vectors_MVF: np.ndarray) -> str:
-        """Write a part and return its name, which follows from its keys."""
-        name = "part-" + hashlib.sha256(json.dumps(list(keys)).encode()).hexdigest()[:32]
+        """Write a part and return its name, which follows from its bytes: no other writer can have it half replaced."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.parquet"
             write_features(path, keys, vectors_MVF)
+            name = f"part-{sha256_of(path)[:32]}"
             with path.open("rb") as file:
                 self._store.upload(f"{self._prefix}/{name}.parquet", file)
             self._store.put_json(f"{self._prefix}/{name}.json", {"media": list(keys), "sha256": sha256_of(path)})

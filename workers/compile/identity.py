@@ -24,11 +24,11 @@ class Recipe:
     media_tokens: int
     grey_for_text: bool
     views: int
-    max_bad_share: float
 
-    def hash_with(self, source_fingerprint: str) -> str:
-        """One hash for these settings with this input."""
-        return _hash([FORMAT, source_fingerprint, asdict(self)])
+    def hash_with(self, source_fingerprint: str, max_bad_share: float) -> str:
+        """One hash for these settings with this input, and for how bad it may be: what that allowed is not found again
+        where less is allowed."""
+        return _hash([FORMAT, source_fingerprint, max_bad_share, asdict(self)])
 
     @property
     def feature_set(self) -> str:

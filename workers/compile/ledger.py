@@ -21,35 +21,39 @@ class Ledger:
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute(
-            "CREATE TABLE media (key TEXT PRIMARY KEY, state INTEGER, part TEXT, place INTEGER, reason TEXT)"
-            " WITHOUT ROWID"
+            "CREATE TABLE media (key TEXT PRIMARY KEY, state INTEGER, claimer TEXT, part TEXT, place INTEGER,"
+            " reason TEXT) WITHOUT ROWID"
         )
 
-    def claim(self, keys: Sequence[str]) -> list[bool]:
-        """For each key whether the caller is the first to see it, and so has to encode it."""
-        found = []
+    def claim(self, keys: Sequence[str], claimer: str) -> list[bool]:
+        """For each key whether the claimer has to encode it: it is the first to see it, or it was.
+
+        A task that is run again after its output was lost claims the same, and so gives the same output again.
+        """
         with self._db:
             self._db.execute("BEGIN")
-            for key in keys:
-                made = self._db.execute("INSERT OR IGNORE INTO media VALUES (?, ?, NULL, NULL, NULL)", (key, CLAIMED))
-                found.append(made.rowcount == 1)
-        return found
+            made = "INSERT OR IGNORE INTO media (key, state, claimer) VALUES (?, ?, ?)"
+            self._db.executemany(made, [(key, CLAIMED, claimer) for key in keys])
+        return [row[0] == claimer for row in self._select("claimer", keys)]
 
     def store(self, part: str, keys: Iterable[str]) -> None:
         """Note that media lie in a part, in this order."""
-        rows = [(key, STORED, part, place, None) for place, key in enumerate(keys)]
-        self._write(rows)
+        self._settle([(key, STORED, part, place, None) for place, key in enumerate(keys)])
 
     def refuse(self, reasons: Iterable[tuple[str, str]]) -> None:
         """Note media that cannot be used, with the reason of each."""
-        self._write([(key, BAD, None, None, reason) for key, reason in reasons])
+        self._settle([(key, BAD, None, None, reason) for key, reason in reasons])
 
     def are_settled(self, keys: Sequence[str]) -> bool:
         """Whether each of the media is either stored or refused."""
         return all(row is not None and row[0] != CLAIMED for row in self._select("state", keys))
 
     def release(self) -> int:
-        """Forget all claims that came to nothing, since a task died over them; returns how many there were."""
+        """Forget who claimed what, and all claims that came to nothing; returns how many there were of these.
+
+        For another pass, whose chunks have the same names.
+        """
+        self._db.execute("UPDATE media SET claimer = NULL WHERE state != ?", (CLAIMED,))
         return self._db.execute("DELETE FROM media WHERE state = ?", (CLAIMED,)).rowcount
 
     def reasons(self, keys: Sequence[str]) -> dict[str, str]:
@@ -65,7 +69,11 @@ class Ledger:
         query = f"SELECT {columns} FROM media WHERE key = ?"  # noqa: S608 (names of ours)
         return [self._db.execute(query, (key,)).fetchone() for key in keys]
 
-    def _write(self, rows: Sequence[tuple[str, int, str | None, int | None, str | None]]) -> None:
+    def _settle(self, rows: Sequence[tuple[str, int, str | None, int | None, str | None]]) -> None:
+        settled = (
+            "INSERT INTO media (key, state, part, place, reason) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+            " state = excluded.state, part = excluded.part, place = excluded.place, reason = excluded.reason"
+        )
         with self._db:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.executemany(settled, rows)

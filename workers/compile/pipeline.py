@@ -9,12 +9,13 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
 import ray.data
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ibllm_core.contract.media import Modality
 from workers.compile.encode import encode_bundle
@@ -32,11 +33,13 @@ class SharedLedger:
     """The run's ledger, as every process of the cluster reaches it."""
 
     def __init__(self) -> None:
-        self._actor = _LedgerActor.remote()  # type: ignore[attr-defined]
+        # On the driver's node: the run cannot outlive that one anyway.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor = _LedgerActor.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
-    def claim(self, keys: Sequence[str]) -> list[bool]:
+    def claim(self, keys: Sequence[str], claimer: str) -> list[bool]:
         """See ``Ledger``; so for the others."""
-        return ray.get(self._actor.call.remote("claim", keys))  # type: ignore[no-any-return]
+        return ray.get(self._actor.call.remote("claim", keys, claimer))  # type: ignore[no-any-return]
 
     def store(self, part: str, keys: Sequence[str]) -> None:
         """Media lie in a part."""
@@ -63,10 +66,11 @@ class SharedLedger:
         return ray.get(self._actor.call.remote("places", keys))  # type: ignore[no-any-return]
 
 
-@ray.remote(num_cpus=0)
+@ray.remote
 class _LedgerActor:
     def __init__(self) -> None:
-        self._ledger = Ledger(Path(mkdtemp()) / "ledger.sqlite")
+        self._folder = TemporaryDirectory()
+        self._ledger = Ledger(Path(self._folder.name) / "ledger.sqlite")
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._ledger, method)(*arguments)
@@ -89,6 +93,7 @@ def bundles(plan: Plan, resume: Mapping[tuple[int, int], tuple[int, bool]], ledg
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     context.target_max_block_size = BLOCK_BYTES
+    context.raise_original_map_exception = True  # else whose fault it was is lost in Ray Data's own exception
     blob = ray.put(pickle.dumps(plan))
     encoder = plan.encoder
     pipeline = (
@@ -112,9 +117,8 @@ def _read(batch: dict[str, Any], *, blob: Any) -> Iterator[dict[str, list[bytes]
     plan: Plan = pickle.loads(_value(blob))  # noqa: S301
     number, piece = int(batch["input"][0]), int(batch["piece"][0])
     item = plan.inputs[number]
-    rows = item.dataset.read(item.pieces[piece])
     for chunk in chunks(
-        rows,
+        item.dataset.read(item.pieces[piece]),
         input_number=number,
         piece=piece,
         views=plan.views,

@@ -86,7 +86,7 @@ def fetch_weights(plan: EncoderPlan, encoder: Encoder, modality: Modality) -> No
         ObjectStore(StorageSettings()).download_folder(layout.encoder(plan.name), cache, wanted=wanted.__contains__)
 
 
-def preparers(blob: bytes, claim: Callable[[Sequence[str]], list[bool]]) -> list[Preparer]:
+def preparers(blob: bytes, claim: Callable[[Sequence[str], str], list[bool]]) -> list[Preparer]:
     """A preparer for each input of a pickled plan; tokenizer and encoder are opened once a process."""
     plan, prompters, encoder = _opened(blob)
     return [

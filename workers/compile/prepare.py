@@ -18,33 +18,34 @@ from ibllm_core.prompts import Prompter
 from workers.compile.identity import Recipe, crop_seed, media_key
 from workers.compile.rows import Bundle, Chunk, PreparedRow, ToEncode
 
+CROPPED = frozenset({Modality.IMAGE})
 FETCH_THREADS = 16  # media that lie elsewhere: waiting costs no core
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparer:
-    """One input's way from rows to a bundle; ``claim`` says of keys whether this is the first to see them."""
+    """One input's way from rows to a bundle; ``claim`` says of keys whether the named chunk has to encode them."""
 
     recipe: Recipe
     prompter: Prompter
     encoder: Encoder
     fetcher: Fetcher
-    claim: Callable[[Sequence[str]], list[bool]]
+    claim: Callable[[Sequence[str], str], list[bool]]
 
     def bundle(self, chunk: Chunk) -> Bundle:
         """Tokenise the rows of a chunk, and decode those of its media that nobody has encoded."""
         rows, contents = self._prepare(chunk.rows)
         keys = list(contents)
-        claimed = [key for key, is_first in zip(keys, self.claim(keys) if keys else [], strict=True) if is_first]
+        claims = self.claim(keys, f"{chunk.input} {chunk.piece} {chunk.first}") if keys else []
+        claimed = [key for key, is_ours in zip(keys, claims, strict=True) if is_ours]
         decoded: dict[Modality, dict[str, list[torch.Tensor]]] = {}
         bad = {}
         for key in claimed:
             modality, content = contents[key]
             try:
-                views = [
-                    self.encoder.preprocess(modality, content, crop_seed=crop_seed(key, view))
-                    for view in range(self.recipe.views)
-                ]
+                # Only pictures have crops: every view of another medium would be the same.
+                seeds = [crop_seed(key, view) for view in range(self.recipe.views if modality in CROPPED else 1)]
+                views = [self.encoder.preprocess(modality, content, crop_seed=seed) for seed in seeds]
             except InvalidDataError as error:
                 bad[key] = error.message
                 continue
@@ -80,8 +81,9 @@ class Preparer:
                 continue
             found = [next(fetched) for _ in row.media]
             missing = [content for content in found if isinstance(content, str)]
+            is_external = any(media.where for media in row.media)
             if missing:
-                prepared.append(PreparedRow(row=row.row, reason=missing[0]))
+                prepared.append(PreparedRow(row=row.row, reason=missing[0], is_external=is_external))
                 continue
             keys = []
             for media, content in zip(row.media, found, strict=True):
@@ -95,7 +97,7 @@ class Preparer:
                     media=tuple(keys),
                     instruction=row.turns[0].instruction,
                     answer=row.turns[0].answer,
-                    is_external=any(media.where for media in row.media),
+                    is_external=is_external,
                 )
             )
         return prepared, contents

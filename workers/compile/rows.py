@@ -11,7 +11,7 @@ from ibllm_core.contract.media import Modality
 from ibllm_core.formats.sample import BadRow, Sample
 from ibllm_core.prompts import TokenisedSample
 
-CHUNK_BYTES = 12 << 20  # of decoded media: what a bundle may take in Ray's object store
+CHUNK_BYTES = 12 << 20  # of media, encoded and decoded: what a chunk or bundle may take in Ray's object store
 # Decoded bytes of one medium, for the large kinds: fifteen pairs of pictures, three spectrograms; else a picture.
 DECODED_BYTES = {Modality.VIDEO: 15 * 2 * 3 * 224 * 224, Modality.AUDIO: 3 * 128 * 204 * 4}
 PICTURE_BYTES = 3 * 224 * 224
@@ -79,19 +79,20 @@ def chunks(
     The last chunk ends the piece, and may be empty.
     """
     held: list[Sample | BadRow] = []
-    first, decoded = skip, 0
+    first, num_bytes = skip, 0
     for number, row in enumerate(rows):
         if number < skip:
             continue
         held.append(row)
-        decoded += views * _decoded_bytes(row)
-        if len(held) == size or decoded >= CHUNK_BYTES:
+        num_bytes += _media_bytes(row, views)
+        if len(held) == size or num_bytes >= CHUNK_BYTES:
             yield Chunk(input=input_number, piece=piece, first=first, rows=tuple(held), ends_piece=False)
-            first, decoded, held = first + len(held), 0, []
+            first, num_bytes, held = first + len(held), 0, []
     yield Chunk(input=input_number, piece=piece, first=first, rows=tuple(held), ends_piece=True)
 
 
-def _decoded_bytes(row: Sample | BadRow) -> int:
+def _media_bytes(row: Sample | BadRow, views: int) -> int:
     if isinstance(row, BadRow):
         return 0
-    return sum(DECODED_BYTES.get(media.modality, PICTURE_BYTES) for media in row.media)
+    encoded = sum(len(media.content or b"") for media in row.media)
+    return encoded + views * sum(DECODED_BYTES.get(media.modality, PICTURE_BYTES) for media in row.media)

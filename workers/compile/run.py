@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from ibllm_core.contract import layout
 from ibllm_core.contract.media import Modality
 from ibllm_core.contract.run_spec import CompileInput, CompileSpec, Outcome, Progress, ResultFile
 from ibllm_core.contract.states import TerminationReason
-from ibllm_core.data.shards import QUARANTINE
 from ibllm_core.encoders.base import Encoder
 from ibllm_core.errors import ObjectMissingError, StorageError
 from ibllm_core.formats.dataset import open_dataset
@@ -23,16 +21,16 @@ from ibllm_core.formats.fetch import Fetcher
 from ibllm_core.formats.source import Source
 from ibllm_core.formats.sources import StoreSource, open_source
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore, sha256_of
-from workers.compile.assemble import Assembler, Counts
+from ibllm_core.storage import ObjectStore
 from workers.compile.commit import Committer
 from workers.compile.encoding import Encoding
 from workers.compile.feature_store import FeatureStore
 from workers.compile.identity import Recipe
 from workers.compile.pipeline import SharedLedger, bundles
 from workers.compile.plan import EncoderPlan, InputPlan, Plan, fetch_weights, open_encoder
+from workers.compile.publish import Publisher
 from workers.compile.staging import Staging, resume_points
-from workers.model_loading import choose_dtype, fetch_base
+from workers.model_loading import fetch_base
 from workers.reporting import Reporter
 from workers.settings import WorkerSettings
 
@@ -46,9 +44,9 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
     reporter.progress(Progress(phase="loading"))
     encoder_plan = _encoder_plan(spec)
     encoder = open_encoder(encoder_plan)
-    recipes = _recipes(spec, store, encoder)
-    sources = {item.name: _source(item, settings) for item in spec.inputs}
-    hashes = {item.name: recipes[item.name].hash_with(_fingerprint(item, sources[item.name])) for item in spec.inputs}
+    recipes = _recipes(spec, store, settings.ibllm_cache, encoder)
+    sources = {item.name: _source(item, store.settings, settings) for item in spec.inputs}
+    hashes = {item.name: _recipe_hash(recipes[item.name], item, sources[item.name], spec) for item in spec.inputs}
     known = {name: _known_dataset(store, recipe_hash) for name, recipe_hash in hashes.items()}
     todo = {hashes[item.name]: item for item in spec.inputs if known[item.name] is None}
     if len(todo) < len(set(hashes.values())):
@@ -61,7 +59,14 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
             encoder=encoder_plan,
             views=spec.data.views,
             inputs=tuple(
-                _input_plan(item, sources[item.name], recipes[item.name], recipe_hash, settings)
+                _input_plan(
+                    item,
+                    sources[item.name],
+                    recipes[item.name],
+                    recipe_hash,
+                    storage=store.settings,
+                    settings=settings,
+                )
                 for recipe_hash, item in todo.items()
             ),
         )
@@ -72,18 +77,19 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
 
 def _encoder_plan(spec: CompileSpec) -> EncoderPlan:
     resources = spec.resources
-    dtype = choose_dtype(resources.precision) if resources.gpus_per_worker else choose_dtype("fp32")
+    # The driver may run where there is no GPU, and must not decide by what it finds there.
+    is_half = resources.gpus_per_worker > 0 and resources.precision != "fp32"
     return EncoderPlan(
         name=spec.encoder,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype="bfloat16" if is_half else "float32",
         actors=resources.workers,
         cpus=resources.cpus_per_worker * ENCODER_CPUS,
         gpus=resources.gpus_per_worker,
     )
 
 
-def _recipes(spec: CompileSpec, store: ObjectStore, encoder: Encoder) -> dict[str, Recipe]:
-    base = fetch_base(store, spec.base, WorkerSettings().ibllm_cache, with_weights=False)
+def _recipes(spec: CompileSpec, store: ObjectStore, cache: Path, encoder: Encoder) -> dict[str, Recipe]:
+    base = fetch_base(store, spec.base, cache, with_weights=False)
     return {
         item.name: Recipe(
             encoder_sha256=encoder.sha256,
@@ -94,21 +100,21 @@ def _recipes(spec: CompileSpec, store: ObjectStore, encoder: Encoder) -> dict[st
             media_tokens=spec.adapter.media_tokens,
             grey_for_text=spec.adapter.preset == "released",
             views=spec.data.views,
-            max_bad_share=spec.data.max_bad_share,
         )
         for item in spec.inputs
     }
 
 
-def _source(item: CompileInput, settings: WorkerSettings) -> Source:
-    storage = StorageSettings()
+def _source(item: CompileInput, storage: StorageSettings, settings: WorkerSettings) -> Source:
     if item.key and item.filename:
         return StoreSource(settings=storage, key=item.key, name=item.filename)
     return open_source(item.location, settings=storage, allow_local=settings.ibllm_local_data)
 
 
-def _fingerprint(item: CompileInput, source: Source) -> str:
-    return item.sha256 or source.fingerprint()
+def _recipe_hash(recipe: Recipe, item: CompileInput, source: Source, spec: CompileSpec) -> str:
+    # The name has a say in what an upload is read as.
+    content = f"{item.sha256} {item.filename}" if item.sha256 else source.fingerprint()
+    return recipe.hash_with(content, spec.data.max_bad_share)
 
 
 def _known_dataset(store: ObjectStore, recipe_hash: str) -> str | None:
@@ -119,7 +125,13 @@ def _known_dataset(store: ObjectStore, recipe_hash: str) -> str | None:
 
 
 def _input_plan(
-    item: CompileInput, source: Source, recipe: Recipe, recipe_hash: str, settings: WorkerSettings
+    item: CompileInput,
+    source: Source,
+    recipe: Recipe,
+    recipe_hash: str,
+    *,
+    storage: StorageSettings,
+    settings: WorkerSettings,
 ) -> InputPlan:
     dataset = open_dataset(source)
     return InputPlan(
@@ -128,7 +140,7 @@ def _input_plan(
         pieces=tuple(dataset.pieces()),
         recipe=recipe,
         recipe_hash=recipe_hash,
-        fetcher=Fetcher(source, settings=StorageSettings(), allow_private=settings.ibllm_private_urls),
+        fetcher=Fetcher(source, settings=storage, allow_private=settings.ibllm_private_urls),
     )
 
 
@@ -143,12 +155,22 @@ def _compile(
         ledger.store(part, keys)
     staging = [Staging(store, layout.staging(spec.job_id, item.recipe_hash)) for item in plan.inputs]
     _stage_all(plan, staging, ledger, features, reporter)
-    made, files = {}, []
+    publisher = Publisher(
+        spec=spec,
+        store=store,
+        ledger=ledger,
+        features=features,
+        encoder=encoder,
+        grey_VF=_grey(plan, encoder) if plan.inputs[0].recipe.grey_for_text else None,
+        reporter=reporter,
+    )
+    made: dict[str, str] = {}
+    files: list[ResultFile] = []
     for item, place in zip(plan.inputs, staging, strict=True):
-        grey = _grey(plan, encoder) if item.recipe.grey_for_text else None
-        dataset_id, result = _publish(item, place, ledger, features, encoder, grey, spec, store, reporter)
-        made[item.recipe_hash] = dataset_id
-        files += result
+        published = publisher.publish(item, place)
+        made[item.recipe_hash] = published.dataset_id
+        files += published.result_files
+    for place in staging:
         place.clear()
     return made, files
 
@@ -171,12 +193,17 @@ def _stage_all(
         if done:
             reporter.event(f"going on after {done} rows that are compiled already")
         ledger.release()
-        committer, encoding = Committer(ledger, features, staging), Encoding(actors=plan.encoder.actors)
-        for bundle in bundles(plan, resume, ledger):
-            committer.add(bundle)
-            encoding.add(bundle)
-            done += len(bundle.rows)
-            reporter.progress(Progress(phase="compiling rows", step=done))
+        committer, encoding = Committer(ledger, features, staging, resume), Encoding(actors=plan.encoder.actors)
+        try:
+            for bundle in bundles(plan, resume, ledger):
+                committer.add(bundle)
+                encoding.add(bundle)
+                done += len(bundle.rows)
+                reporter.progress(Progress(phase="compiling rows", step=done))
+        except RayTaskError:  # raised by the code of a task, which would raise it again
+            raise
+        except RayError as error:
+            reporter.event(f"Ray lost a part of the run, which is done again: {error}"[:500], level="warn")
         committer.finish()
         if encoding.media:
             reporter.event(encoding.told(), data=encoding.as_data())
@@ -194,58 +221,3 @@ def _grey(plan: Plan, encoder: Encoder) -> np.ndarray:
     fetch_weights(plan.encoder, encoder, Modality.IMAGE)
     vector = encoder.encode(Modality.IMAGE, [encoder.grey()]).numpy()
     return np.repeat(vector, plan.views, axis=0).astype(np.float16)
-
-
-def _publish(
-    item: InputPlan,
-    staging: Staging,
-    ledger: SharedLedger,
-    features: FeatureStore,
-    encoder: Encoder,
-    grey: np.ndarray | None,
-    spec: CompileSpec,
-    store: ObjectStore,
-    reporter: Reporter,
-) -> tuple[str, list[ResultFile]]:
-    name = item.input.name
-    reporter.progress(Progress(phase=f"writing shards of {name}"))
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as target:
-        folder = Path(target)
-        counts = Assembler(
-            staging=staging,
-            ledger=ledger,
-            features=features,
-            folder=folder,
-            scratch=Path(scratch),
-            views=spec.data.views,
-            feature_dim=encoder.feature_dim,
-        ).assemble(grey)
-        result = _keep_quarantine(store, spec.job_id, name, folder / QUARANTINE) if counts.quarantined else None
-        quarantine = store.uri(result.key) if result else "no quarantine"
-        counts.refuse_if_too_bad(item.input.location, spec.data.max_bad_share, quarantine)
-        hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-        dataset_id = item.recipe.dataset_id(hashes)
-        store.upload_folder(layout.dataset(dataset_id), folder, _about(item, counts, spec, encoder))
-    if item.input.key and not counts.external:  # the upload's hash covers its media too
-        store.put_json(layout.dataset_of(item.recipe_hash), {"dataset": dataset_id})
-    reporter.event(f"compiled {name}: {counts.samples} samples, {counts.quarantined} unusable rows", data=vars(counts))
-    return dataset_id, [result] if result else []
-
-
-def _about(item: InputPlan, counts: Counts, spec: CompileSpec, encoder: Encoder) -> dict[str, Any]:
-    """What a dataset's manifest says beside its files."""
-    return {
-        "source": item.input.location,
-        "format": item.dataset.format,
-        "counts": vars(counts),
-        "encoder": {"name": spec.encoder, "sha256": encoder.sha256, "licence": encoder.licence},
-        "recipe": vars(item.recipe),
-    }
-
-
-def _keep_quarantine(store: ObjectStore, job_id: str, name: str, path: Path) -> ResultFile:
-    filename = f"{name}-{QUARANTINE}"
-    key = layout.report(job_id, "compile", filename)
-    body = path.read_bytes()
-    store.put(key, body)
-    return ResultFile(key=key, filename=filename, bytes=len(body))

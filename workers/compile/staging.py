@@ -111,11 +111,20 @@ class Staging:
             self._store.delete(f"{self._prefix}/{block.name}")
 
 
+def consecutive(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks that follow one on the other from the beginning of their piece, in the order of the dataset.
+
+    Attempts that were killed may leave others: cut otherwise, or without what stood before them.
+    """
+    found: list[Block] = []
+    expected: dict[int, int | None] = {}
+    for block in sorted(blocks):
+        if block.first == expected.get(block.piece, 0):
+            found.append(block)
+            expected[block.piece] = None if block.ends_piece else block.next
+    return found
+
+
 def resume_points(blocks: Sequence[Block]) -> dict[int, tuple[int, bool]]:
     """For each begun piece the row to go on from, and whether it is finished."""
-    points: dict[int, tuple[int, bool]] = {}
-    for block in sorted(blocks):
-        expected = points.get(block.piece, (0, False))[0]
-        if block.first == expected:
-            points[block.piece] = block.next, block.ends_piece
-    return points
+    return {block.piece: (block.next, block.ends_piece) for block in consecutive(blocks)}

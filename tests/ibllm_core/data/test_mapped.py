@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ibllm_core.data.dataset import GREY, NO_FEATURE, CompiledSample, Dataset
 from ibllm_core.data.mapped import open_mapped
-from ibllm_core.data.shards import write_features, write_quarantine, write_samples
+from ibllm_core.data.shards import QuarantineWriter, write_features, write_samples
 from ibllm_core.errors import IntegrityError
 from ibllm_core.storage import sha256_of
 
@@ -43,7 +43,8 @@ def write(
     for number, start in enumerate(range(0, max(len(media), 1), 3)):
         part = slice(start, start + 3)
         write_features(folder / f"features-{number:05d}.parquet", media[part], vectors_MVF[part])
-    write_quarantine(folder / "quarantine.parquet", [(7, "it is broken")])
+    with QuarantineWriter(folder / "quarantine.parquet") as quarantine:
+        quarantine.add(7, "it is broken")
     return {"files": {path.name: {"sha256": sha256_of(path)} for path in folder.iterdir()}}
 
 

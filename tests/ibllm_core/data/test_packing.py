@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibllm_core.data.packing import POOL, Sampler, order_of, pack
+from ibllm_core.errors import InvalidSpecError
 
 lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
@@ -66,6 +67,12 @@ def test_no_sample_is_seen_again_before_all_others_of_its_dataset(parts: list[tu
         assert counts.sum() == round(size * weight * epochs)
         assert counts.max() - counts.min() <= 1
         first += size
+
+
+def test_a_weight_that_takes_nothing_is_refused() -> None:
+    assert sampler([10, 10], weights=[1.0, 0.1], epochs=1)
+    with pytest.raises(InvalidSpecError, match=r"a weight of 0\.01 takes none of a dataset's 10 samples in 3 epochs"):
+        sampler([10, 10], weights=[1.0, 0.01], epochs=3)
 
 
 def test_datasets_are_mixed_and_not_one_after_the_other() -> None:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ibllm_core.contract import layout
 from ibllm_core.contract.job_spec import DataSettings
 from ibllm_core.contract.media import Modality
 from ibllm_core.contract.run_spec import CompileInput
+from ibllm_core.contract.states import TerminationReason
 from ibllm_core.data.dataset import NO_FEATURE
 from ibllm_core.data.mapped import open_mapped
 from ibllm_core.encoders.registry import load_encoder
 from ibllm_core.errors import IntegrityError, InvalidDataError
+from tests.ibllm_core.encoders.imagebind.models import write_narrow
+from tests.ibllm_core.encoders.preprocess import media
 from tests.workers.compile.world import World, chat_row, jsonl, nodes, picture, world
+from workers.compile import commit
+from workers.entry import outcome_of
 
 BROKEN = picture(99)[:200]
 ROWS = 200
@@ -61,7 +72,10 @@ def test_rows_become_tokens_spans_and_features(made: World) -> None:
     data = made.dataset(outcome)
     encoder = load_encoder("efficientnet-lite0")
     inputs = [encoder.preprocess(Modality.IMAGE, picture(number)) for number in range(3)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the actor: convolutions add up otherwise in two
     vectors = encoder.encode(Modality.IMAGE, inputs).numpy()
+    torch.set_num_threads(threads)
     assert data.feature_S.tolist() == [0, 1, 2, NO_FEATURE, 3]
     np.testing.assert_array_equal(data.features[:3], vectors.astype(np.float16))
     mean = vectors[:2].mean(axis=0)
@@ -111,6 +125,77 @@ def test_bad_rows_are_quarantined_with_their_reasons_and_the_rest_goes_on(made: 
     assert pq.read_table(io.BytesIO(made.store.get(kept.key))).to_pylist() == quarantine
 
 
+def spoilt_media(folder: Path) -> dict[str, str]:
+    """One file of each kind that cannot be used, beside a good one; what is said of each."""
+    tone = np.sin(np.arange(32_000) / 9).astype(np.float32)
+    files = {
+        "good.png": (picture(1), ""),
+        "good.wav": (media.sound(tone), ""),
+        "good.mp4": (media.video(media.counting(10)), ""),
+        "truncated.png": (BROKEN, "replace it"),
+        "bomb.png": (media.png_of(50_000, 50_000, zlib.compress(bytes(100))), "50000"),
+        "text.png": (b"this is no picture", "replace it"),
+        "silent.wav": (media.sound(np.empty(0, dtype=np.float32)), "replace it"),
+        "nan.wav": (media.sound(np.full(32_000, np.nan, dtype=np.float32)), "replace it"),
+        "no-frames.mp4": (media.aac(tone), "replace it"),
+    }
+    for name, (content, _) in files.items():
+        (folder / name).write_bytes(content)
+    (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    (folder.parent / "secret.png").write_bytes(picture(2))
+    elsewhere = {
+        "missing.png": "missing.png",
+        "../secret.png": "../secret.png",
+        "link.png": "link.png",
+        "/etc/passwd": "/etc/passwd",
+        "http://127.0.0.1:1/x.png": "127.0.0.1",
+        "s3://ibllm/files/other/content": "the service's own bucket",
+    }
+    return {name: said for name, (_, said) in files.items()} | elsewhere
+
+
+def test_every_kind_of_spoilt_medium_is_quarantined_with_what_is_wrong(made: World, tmp_path: Path) -> None:
+    made.store.upload_folder(layout.encoder("imagebind"), write_narrow(tmp_path / "narrow"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    said = spoilt_media(folder)
+    lines = []
+    for name in said:
+        kind = {".wav": "audio", ".mp4": "video"}.get(Path(name).suffix, "image")
+        messages = [{"role": "user", "content": f"<{kind}>what ?"}, {"role": "assistant", "content": "a cat"}]
+        lines.append(json.dumps({"messages": messages, f"{kind}s": [name]}).encode() + b"\n")
+    lines += [b'{"messages": [\xff\xfe]}\n', b'{"no": "messages"}\n', b"not json\n"]
+    (folder / "rows.jsonl").write_bytes(b"".join(lines))
+    place = CompileInput(name="a", location=str(folder / "rows.jsonl"), template="short", row_tokens=64)
+    outcome = made.compile(place, job="ftjob-zoo", encoder="imagebind", data=DataSettings(max_bad_share=0.9))
+    (kept,) = outcome.result_files
+    bad = {row["row"]: row["reason"] for row in pq.read_table(io.BytesIO(made.store.get(kept.key))).to_pylist()}
+    good = [name for name in said if name.startswith("good")]
+    assert len(made.dataset(outcome)) == len(good) == 3
+    assert len(bad) == len(lines) - len(good)
+    for row, (name, words) in enumerate(said.items(), start=1):
+        assert (row in bad) != (name in good), name
+        assert words in bad.get(row, ""), (name, bad.get(row))
+    data = made.dataset(outcome)
+    np.testing.assert_allclose(np.linalg.norm(data.vectors(np.arange(3), None), axis=1), 1, atol=2e-3)
+
+
+def sound_row() -> dict[str, Any]:
+    data = base64.b64encode(media.sound(np.sin(np.arange(32_000) / 9).astype(np.float32))).decode()
+    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    question = [{"type": "text", "text": "what ?"}, audio]
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "a cat"}]}
+
+
+def test_a_medium_that_the_encoder_cannot_read_is_the_users_to_change(made: World) -> None:
+    upload = made.put_upload("sound.jsonl", jsonl([chat_row("what ?", "a cat", picture(1)), sound_row()]))
+    with pytest.raises(Exception, match=r".") as caught:
+        made.compile(upload, job="ftjob-sound")
+    outcome = outcome_of(caught.value)
+    assert outcome.reason == TerminationReason.USER_ERROR
+    assert "reads images alone, but the data has media of kind audio" in outcome.message
+
+
 def test_too_many_bad_rows_end_the_run_and_say_so(made: World) -> None:
     rows = [*captions(20), chat_row("what ?", "a cat", BROKEN)]
     with pytest.raises(
@@ -143,7 +228,7 @@ def test_a_folder_with_pictures_beside_it_and_a_path_that_climbs_out(made: World
     place = CompileInput(name="a", location=str(folder / "captions.tsv"), template="short", row_tokens=64)
     outcome = made.compile(place, job="ftjob-folder")
     assert len(made.dataset(outcome)) == 119
-    assert made.manifest(outcome)["counts"]["external"] == 119
+    assert made.manifest(outcome)["counts"]["external"] == 120
     (kept,) = outcome.result_files
     (bad,) = pq.read_table(io.BytesIO(made.store.get(kept.key))).to_pylist()
     assert bad["row"] == 5
@@ -201,18 +286,35 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(made: World, tmp_path: 
     assert made.compile(upload, job="ftjob-whole").outputs == outcome.outputs
 
 
-def test_one_node_and_two_give_the_same_bytes(made: World) -> None:
+def test_one_node_two_and_two_of_which_one_is_lost_give_the_same_bytes(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
     upload = made.put_upload("nodes.jsonl", jsonl(captions()))
     one = made.compile(upload, job="ftjob-one")
-    wipe(made, "features/", "datasets/")
     address = ray.get_runtime_context().gcs_address
     ray.shutdown()
     try:
         with nodes(1, 1):
+            wipe(made, "features/", "datasets/")
             two = made.compile(upload, job="ftjob-two", workers=2)
             assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
+        with nodes(2, 1) as cluster:
+            wipe(made, "features/", "datasets/")
+            monkeypatch.setattr(commit, "BLOCK_ROWS", 16)
+            monkeypatch.setattr(commit, "PART_MEDIA", 16)
+            with ThreadPoolExecutor(1) as threads:
+                running = threads.submit(made.compile, upload, job="ftjob-lost", workers=2)
+                deadline = time.monotonic() + 120
+                while not made.store.list("jobs/ftjob-lost/compile/staging/"):
+                    assert not running.done(), running.result()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)  # between two looks at the condition
+                cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+                lost = running.result()
+            assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 1
     finally:
         ray.init(address=address)
     assert two.outputs == one.outputs
+    assert lost.outputs == one.outputs

@@ -17,6 +17,7 @@ from ibllm_core.encoders.imagebind.config import (
     VisionSizes,
 )
 from ibllm_core.encoders.imagebind.model import ImageBind
+from ibllm_core.encoders.imagebind.weights import split
 
 SMALL = ImageBindConfig(
     output_dim=16,
@@ -29,6 +30,14 @@ SMALL = ImageBindConfig(
     point=PointSizes(
         width=24, blocks=2, heads=2, num_points=64, num_groups=8, group_size=4, group_dim=16, projected_dim=20
     ),
+)
+
+
+# Of the released shapes, so that what is preprocessed fits, but narrow.
+NARROW = ImageBindConfig(
+    output_dim=64,
+    vision=VisionSizes(width=64, blocks=1, heads=4, side=224, patch=14),
+    audio=PictureSizes(width=48, blocks=1, heads=4, input_shape=(128, 204), kernel=16, stride=10),
 )
 
 
@@ -50,6 +59,13 @@ def write_pth(path: Path, state: dict[str, Tensor] | None = None) -> Path:
     """A file as the released ones; by default of the small model."""
     torch.save(random_imagebind().state_dict() if state is None else state, path)
     return path
+
+
+def write_narrow(folder: Path) -> Path:
+    """Random weights of ``NARROW``, as `ibllm import-encoder` takes them."""
+    folder.mkdir()
+    split(write_pth(folder / "narrow.pth", random_imagebind(NARROW).state_dict()), folder / "split", NARROW)
+    return folder / "split"
 
 
 def random_clips(modality: Modality, *leading: int, config: ImageBindConfig = SMALL, seed: int = 0) -> Tensor:
