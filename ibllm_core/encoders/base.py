@@ -29,7 +29,7 @@ class Encoder(Protocol):
         """Which files of its weights' folder a modality needs: a node fetches no others."""
 
     def preprocess(self, modality: Modality, content: bytes, *, crop_seed: int | None = None) -> Tensor:
-        """Decode one encoded medium into the encoder's input; needs no weights.
+        """Decode one encoded medium into the encoder's input, of one shape a modality; needs no weights.
 
         ``crop_seed`` asks for a random crop of training, the same for the same seed; None for the transform of
         evaluation. Modalities without crops ignore it. ``InvalidDataError`` where the medium cannot be used.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +11,13 @@ from hypothesis import strategies as st
 
 from ibllm_core.prompts import TokenisedSample
 from ibllm_core.storage import ObjectStore
-from tests.ibllm_core.formats.object_store import running_store
-from workers.compile import commit
 from workers.compile.commit import Committer
 from workers.compile.feature_store import FeatureStore
 from workers.compile.ledger import Ledger
 from workers.compile.rows import Bundle, PreparedRow
 from workers.compile.staging import Block, Staging, resume_points
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with running_store(tmp_path_factory.mktemp("store")) as running:
-        yield ObjectStore(running.settings)
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "BLOCK_ROWS", 4)
-    monkeypatch.setattr(commit, "PART_MEDIA", 3)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def row(number: int, *media: str, reason: str = "") -> PreparedRow:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ibllm_core.storage import ObjectStore
-from tests.ibllm_core.formats.object_store import running_store
 from tests.workers.compile.test_commit import Run, bundle, row
-from workers.compile import commit
 from workers.compile.assemble import Assembler, Counts
 from workers.compile.feature_store import FeatureStore
 from workers.compile.rows import Bundle
 from workers.compile.staging import Block, resume_points
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with running_store(tmp_path_factory.mktemp("store")) as running:
-        yield ObjectStore(running.settings)
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "BLOCK_ROWS", 4)
-    monkeypatch.setattr(commit, "PART_MEDIA", 3)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def assemble(run: Run, folder: Path) -> Counts:
