@@ -67,12 +67,10 @@ def test_inputs_with_different_numbers_of_clips_go_together(encoder: ImageBindEn
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("modality", list(Modality))
 def test_a_vector_is_the_same_to_the_bit_whatever_is_encoded_with_it(
-    pth: Path, monkeypatch: pytest.MonkeyPatch, modality: Modality, batch: int, device: str
+    pth: Path, modality: Modality, device: str
 ) -> None:
-    monkeypatch.setattr(encoder_module, "CPU_BATCH", batch)
     encoder = ImageBindEncoder(pth, config=SMALL, device=device)
     clips = list(random_clips(modality, 6))
     together = encoder.encode(modality, clips)

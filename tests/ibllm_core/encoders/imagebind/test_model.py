@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ibllm_core.contract.media import Modality
+from ibllm_core.encoders.batches import ACCELERATOR_BATCH
 from ibllm_core.encoders.imagebind.blocks import Attention
-from ibllm_core.encoders.imagebind.encoder import ACCELERATOR_BATCH
 from ibllm_core.encoders.imagebind.stems import ImuStem, Patches
 from tests.ibllm_core.encoders.imagebind.models import SMALL, random_clips, random_imagebind
 
