@@ -13,7 +13,7 @@ import torch
 
 from ibllm_core.data.collate import collate, count_labels
 from ibllm_core.data.dataset import Dataset
-from ibllm_core.data.packing import order_of, pack
+from ibllm_core.data.packing import Sampler
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from tests.benchmarks.shapes import captions, stage1_model
 from workers.model_loading import choose_dtype
@@ -37,7 +37,8 @@ def main() -> None:
 def packed_and_padded(model: ImageBindLLM, width: int, turns: int) -> list[tuple[float, float]]:
     """Real tokens a second of both ways, in turns."""
     data = captions(200)
-    packed = pack(order_of([200], [1.0], 0, 0), data.lengths(), ROW_TOKENS)[:2]
+    sampler = Sampler(sizes=[200], weights=[1.0], seed=0, epochs=1, row_tokens=ROW_TOKENS, rows_per_step=4)
+    packed = list(next(sampler.batches(data.lengths())).rows)
     members = [(index,) for row in packed for index in row]
     return [(rate(model, data, packed, ROW_TOKENS), rate(model, data, members, width)) for _ in range(turns)]
 
