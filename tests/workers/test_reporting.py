@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ibllm_core.contract.adapter_config import AdapterConfig
-from ibllm_core.contract.job_spec import Resources
+from ibllm_core.contract.job_spec import DataSettings, Resources
 from ibllm_core.contract.run_spec import CompileSpec, Outcome, Progress
 from ibllm_core.contract.states import TerminationReason
 from workers.reporting import Reporter
@@ -64,6 +64,7 @@ def spec(service: Service) -> CompileSpec:
         adapter=AdapterConfig(),
         seed=0,
         resources=Resources(),
+        data=DataSettings(),
         inputs=(),
     )
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ def test_any_packing(config: Any, stage: Any, kv_heads: int, count: int, row_tok
     freeze_for(stage, model)
     samples = random_samples(count, seed=seed)
     lengths = [len(t) + (model.fusion.media_tokens if f is not None else 0) for t, _, f in samples]
-    rows = pack(order_of(count, seed, 0), lengths, row_tokens)
+    rows = pack(order_of([count], [1.0], seed, 0), np.array(lengths), row_tokens)
     weights = plain_weights(model)
     expected = plain.loss(weights, plain_config(model), samples)
     loss = model(as_batch(model, samples, rows, row_tokens)).mean()
