@@ -31,14 +31,7 @@ class ObjectStore:
         self.settings = settings
         self.bucket = settings.bucket
         self.endpoint = settings.endpoint
-        self._s3: S3Client = boto3.client(
-            "s3",
-            endpoint_url=settings.endpoint,
-            aws_access_key_id=settings.access_key,
-            aws_secret_access_key=settings.secret_key,
-            region_name="us-east-1",
-            config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
-        )
+        self._s3 = s3_client(settings.endpoint, settings.access_key, settings.secret_key)
 
     def uri(self, key: str) -> str:
         """``s3://bucket/key``."""
@@ -148,6 +141,18 @@ class ObjectStore:
                 )
             partial.replace(path)
         return folder
+
+
+def s3_client(endpoint: str, access_key: str, secret_key: str) -> S3Client:
+    """A client of one object store, from a session of its own: the default one is not for threads."""
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name="us-east-1",
+        config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
+    )
 
 
 def sha256_of(path: Path) -> str:

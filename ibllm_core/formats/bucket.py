@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO
 
-from boto3.session import Session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ibllm_core.errors import InvalidDataError, ObjectMissingError, StorageError
 from ibllm_core.formats.names import check_number, shown, too_large
 from ibllm_core.settings import StorageSettings
+from ibllm_core.storage import s3_client
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -202,11 +201,4 @@ class _ObjectReader(io.RawIOBase):
 @lru_cache(maxsize=16)
 def _client(endpoint: str, access_key: str, secret_key: str, _process: int) -> S3Client:
     """One client for the threads of a process; a forked child must not share its parent's connections."""
-    return Session().client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=access_key,
-        aws_secret_access_key=secret_key,
-        region_name="us-east-1",
-        config=Config(retries={"max_attempts": 8, "mode": "standard"}, s3={"addressing_style": "path"}),
-    )
+    return s3_client(endpoint, access_key, secret_key)
