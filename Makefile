@@ -1,4 +1,4 @@
-# Verbs: demo, test, check, up, down, bench. Each installs what it needs first; a second call finds it there.
+# Verbs: demo, test, check, faults, bench, up, down. Each installs what it needs first; a second call finds it there.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-unit check format bench up down clean prerequisites
+.PHONY: help demo test test-unit faults check format bench up down clean prerequisites
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,9 @@ test: $(STAMP) ## unit tests and one end-to-end test on the embedded stack
 
 test-unit: $(STAMP) ## the tests that start nothing, in seconds
 	@$(BIN)/pytest tests --ignore tests/end_to_end
+
+faults: $(STAMP) ## the heaviest fault runs too: ranks, nodes and services killed and cut off, over many seeds
+	@IBLLM_FAULTS=1 $(BIN)/pytest tests/faults tests/workers/train
 
 check: $(STAMP) ## lint, types, import rules, deploy files
 	@$(BIN)/ruff check .

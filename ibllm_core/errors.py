@@ -63,6 +63,12 @@ class FrozenWeightsMovedError(CoreError):
     code = "frozen_weights_moved"
 
 
+class OutOfMemoryError(CoreError):
+    """A worker ran out of memory; field ``micro_batch_tokens`` is what to go on with, None where nothing is smaller."""
+
+    code = "out_of_memory"
+
+
 class StorageError(CoreError):
     """The object store refused or could not be reached; retrying later may help."""
 

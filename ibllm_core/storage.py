@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,74 +25,48 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 
 
-class ObjectStore:
-    """Files and folders in one bucket; every method raises ``StorageError`` or one of its children."""
+class Store(ABC):
+    """Objects under keys, and folders under prefixes; every method raises ``StorageError`` or one of its children."""
 
-    def __init__(self, settings: StorageSettings) -> None:
-        self.settings = settings
-        self.bucket = settings.bucket
-        self.endpoint = settings.endpoint
-        self._s3 = s3_client(settings.endpoint, settings.access_key, settings.secret_key)
-
+    @abstractmethod
     def uri(self, key: str) -> str:
-        """``s3://bucket/key``."""
-        return f"s3://{self.bucket}/{key}"
+        """Where an object is, for people."""
 
+    @abstractmethod
     def put(self, key: str, body: bytes, *, only_new: bool = False) -> None:
         """Write an object; with ``only_new`` raise ``ObjectExistsError`` where it exists already."""
-        with _translated(key):
-            if only_new:
-                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
-            else:
-                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    @abstractmethod
+    def upload(self, key: str, source: BinaryIO) -> None:
+        """Stream a file into an object."""
+
+    @abstractmethod
+    def get(self, key: str) -> bytes:
+        """Read a whole object; ``ObjectMissingError`` where there is none."""
+
+    @abstractmethod
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read an object in pieces of at most 1 MiB."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Whether an object is there."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove an object; removing what is not there is no error."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> list[str]:
+        """The keys below a prefix, in order."""
 
     def put_json(self, key: str, value: Any) -> None:
         """Write an object as JSON."""
         self.put(key, json.dumps(value, indent=1).encode())
 
-    def upload(self, key: str, source: BinaryIO) -> None:
-        """Stream a file into an object, in parts where it is large."""
-        with _translated(key):
-            self._s3.upload_fileobj(source, self.bucket, key)
-
-    def get(self, key: str) -> bytes:
-        """Read a whole object."""
-        with _translated(key):
-            return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-
     def get_json(self, key: str) -> Any:
         """Read an object as JSON."""
         return json.loads(self.get(key))
-
-    def stream(self, key: str) -> Iterator[bytes]:
-        """Read an object in pieces of at most 1 MiB."""
-        with _translated(key):
-            yield from self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(CHUNK)
-
-    def lines(self, key: str) -> Iterator[bytes]:
-        """Read an object line by line, without holding it in memory."""
-        with _translated(key):
-            yield from self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_lines(CHUNK)
-
-    def exists(self, key: str) -> bool:
-        """Whether an object is there."""
-        try:
-            with _translated(key):
-                self._s3.head_object(Bucket=self.bucket, Key=key)
-        except ObjectMissingError:
-            return False
-        return True
-
-    def delete(self, key: str) -> None:
-        """Remove an object; removing what is not there is no error."""
-        with _translated(key):
-            self._s3.delete_object(Bucket=self.bucket, Key=key)
-
-    def list(self, prefix: str) -> list[str]:
-        """The keys below a prefix, in order."""
-        with _translated(prefix):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def upload_folder(self, prefix: str, folder: Path, extra: dict[str, Any] | None = None) -> dict[str, Any]:
         """Upload every file of a folder and then its manifest, which is returned.
@@ -141,6 +116,68 @@ class ObjectStore:
                 )
             partial.replace(path)
         return folder
+
+
+class ObjectStore(Store):
+    """A store in one bucket."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self.settings = settings
+        self.bucket = settings.bucket
+        self.endpoint = settings.endpoint
+        self._s3 = s3_client(settings.endpoint, settings.access_key, settings.secret_key)
+
+    def uri(self, key: str) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{key}"
+
+    def put(self, key: str, body: bytes, *, only_new: bool = False) -> None:
+        """Write an object; with ``only_new`` raise ``ObjectExistsError`` where it exists already."""
+        with _translated(key):
+            if only_new:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
+            else:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def upload(self, key: str, source: BinaryIO) -> None:
+        """Stream a file into an object, in parts where it is large."""
+        with _translated(key):
+            self._s3.upload_fileobj(source, self.bucket, key)
+
+    def get(self, key: str) -> bytes:
+        """Read a whole object."""
+        with _translated(key):
+            return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read an object in pieces of at most 1 MiB."""
+        with _translated(key):
+            yield from self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(CHUNK)
+
+    def lines(self, key: str) -> Iterator[bytes]:
+        """Read an object line by line, without holding it in memory."""
+        with _translated(key):
+            yield from self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_lines(CHUNK)
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is there."""
+        try:
+            with _translated(key):
+                self._s3.head_object(Bucket=self.bucket, Key=key)
+        except ObjectMissingError:
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing what is not there is no error."""
+        with _translated(key):
+            self._s3.delete_object(Bucket=self.bucket, Key=key)
+
+    def list(self, prefix: str) -> list[str]:
+        """The keys below a prefix, in order."""
+        with _translated(prefix):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
 def s3_client(endpoint: str, access_key: str, secret_key: str) -> S3Client:

@@ -62,3 +62,10 @@ class RegistryUnreachableError(ServiceError):
 
     status = 503
     code = "registry_unreachable"
+
+
+class RegistryRefusedError(ServiceError):
+    """MLflow will not take it, however often it is asked."""
+
+    status = 502
+    code = "registry_refused"

@@ -16,9 +16,11 @@ from ibllm_core.errors import (
     InvalidPromptError,
     InvalidSpecError,
     InvalidWeightsError,
+    OutOfMemoryError,
 )
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
+from workers.errors import chain_of
 from workers.reporting import Reporter
 from workers.settings import WorkerSettings
 
@@ -51,20 +53,22 @@ def _run(spec: RunSpec, store: ObjectStore, reporter: Reporter) -> Outcome:
 
         return compile_run.run(spec, store, settings, reporter)
     if isinstance(spec, EvaluateSpec):
-        from workers import evaluate
+        from workers.evaluate import run as evaluate_run
 
-        return evaluate.run(spec, store, settings, reporter)
+        return evaluate_run.run(spec, store, settings, reporter)
     from workers.train import driver
 
-    return driver.run(spec, settings)
+    return driver.run(spec, store, settings, reporter)
 
 
 def outcome_of(error: BaseException) -> Outcome:
     """Name the reason of an exception; the chain of causes is searched, since Ray wraps what workers raise."""
-    causes = list(_chain(error))
+    causes = chain_of(error)
     for cause in causes:
         if isinstance(cause, USER_ERRORS):
             return Outcome(reason=TerminationReason.USER_ERROR, message=cause.message)
+        if isinstance(cause, OutOfMemoryError):
+            return Outcome(reason=TerminationReason.OUT_OF_MEMORY, message=cause.message)
         if isinstance(cause, MemoryError) or type(cause).__name__ in ("OutOfMemoryError", "OutOfMemory"):
             return Outcome(
                 reason=TerminationReason.OUT_OF_MEMORY,
@@ -73,20 +77,6 @@ def outcome_of(error: BaseException) -> Outcome:
     root = causes[-1]
     message = root.message if isinstance(root, CoreError) else f"{type(root).__name__}: {root}"
     return Outcome(reason=TerminationReason.INFRASTRUCTURE, message=message[:2000])
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An exception with everything that it wraps: ``cause`` is Ray's, ``worker_failures`` Ray Train's."""
-    found: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if current is None or current in found:
-            continue
-        found.append(current)
-        waiting += [current.__cause__, getattr(current, "cause", None)]
-        waiting += list((getattr(current, "worker_failures", None) or {}).values())
-    return found
 
 
 if __name__ == "__main__":

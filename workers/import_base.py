@@ -22,7 +22,7 @@ from ibllm_core.bases.write import write_folder
 from ibllm_core.contract import layout
 from ibllm_core.errors import CoreError
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore
+from ibllm_core.storage import ObjectStore, Store
 from workers.model_loading import WEIGHTS_HASH, weights_hash
 
 
@@ -43,7 +43,7 @@ def main(name: str, source: Path) -> int:
     return 0
 
 
-def upload(store: ObjectStore, name: str, source: WeightSource) -> dict[str, Any]:
+def upload(store: Store, name: str, source: WeightSource) -> dict[str, Any]:
     """Check a base, turn it into a safetensors folder where it is none, upload it; returns the manifest.
 
     The manifest's ``weights_sha256`` is that of the weights that are uploaded, whatever files they lie in.

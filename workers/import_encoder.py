@@ -18,7 +18,7 @@ from ibllm_core.encoders.imagebind.weights import open_weights, split
 from ibllm_core.encoders.registry import load_encoder
 from ibllm_core.errors import CoreError, InvalidSpecError, InvalidWeightsError
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore
+from ibllm_core.storage import ObjectStore, Store
 
 
 def main(name: str, source: Path) -> int:
@@ -37,7 +37,7 @@ def main(name: str, source: Path) -> int:
     return 0
 
 
-def upload(store: ObjectStore, name: str, source: Path) -> dict[str, Any]:
+def upload(store: Store, name: str, source: Path) -> dict[str, Any]:
     """Check an encoder's weights, split them where they are a released file, upload them; returns the manifest.
 
     Raises ``InvalidSpecError`` for a name that no package registers or whose encoder needs no weights, and
@@ -53,7 +53,7 @@ def upload(store: ObjectStore, name: str, source: Path) -> dict[str, Any]:
         return _upload_folder(store, name, Path(temporary))
 
 
-def _upload_folder(store: ObjectStore, name: str, folder: Path) -> dict[str, Any]:
+def _upload_folder(store: Store, name: str, folder: Path) -> dict[str, Any]:
     # An encoder that needs no weights says so whatever the source is; one that needs some refuses to be made of None.
     encoder = load_encoder(name, weights=folder if folder.is_dir() else None)
     needed = {file for modality in encoder.modalities for file in encoder.weight_files(modality)}

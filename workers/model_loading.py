@@ -17,7 +17,7 @@ from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import Precision, TrainingStage
 from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
-from ibllm_core.storage import ObjectStore, manifest_sha256
+from ibllm_core.storage import Store, manifest_sha256
 
 WEIGHTS_HASH = "weights_sha256"  # in a base's manifest
 
@@ -41,7 +41,7 @@ class Base:
         return read_tokenizer(self.folder)
 
 
-def fetch_base(store: ObjectStore, name: str, cache: Path, *, with_weights: bool = True) -> Base:
+def fetch_base(store: Store, name: str, cache: Path, *, with_weights: bool = True) -> Base:
     """Bring a base to this node; ``ObjectMissingError`` where the store has none of that name."""
     prefix = layout.base(name)
     manifest = store.manifest(prefix)
@@ -91,7 +91,7 @@ def load_adapted(base: Base, folder: Path, dtype: torch.dtype) -> ImageBindLLM:
 def choose_dtype(precision: Precision) -> torch.dtype:
     """bf16 where asked for or, with ``auto``, where the device multiplies matrices in it; else fp32."""
     if precision != "auto":
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32

@@ -10,31 +10,78 @@ from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.base import Contract
 
 TrainingStage = Literal["stage1", "stage2"]
-Precision = Literal["auto", "bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+ZeroStage = Literal[0, 1, 2, 3]
+Offload = Literal["none", "optimizer", "parameters"]
 IMAGEBIND = "imagebind"  # the encoder whose weights everybody has to bring
 
 
 class Resources(Contract):
     """One gang: all of its workers start together or none does."""
 
-    workers: int = Field(2, ge=1, le=1024, description="DeepSpeed ranks of a training run")
+    workers: int = Field(2, ge=1, le=1024, description="ranks of a training run")
+    min_workers: int | None = Field(
+        None, ge=1, le=1024, description="elastic: go on with as few while workers are lost; null: always all"
+    )
     cpus_per_worker: float = Field(1.0, gt=0, le=1024)
     gpus_per_worker: float = Field(0.0, ge=0, le=8)
-    zero_stage: Literal[1, 2] = 2
+    zero_stage: ZeroStage | Literal["auto"] = Field("auto", description="auto: the lowest that fits the memory")
+    offload: Offload | Literal["auto"] = Field(
+        "auto", description="what lies in the host's memory; auto: nothing, unless no ZeRO stage fits without"
+    )
     precision: Precision = Field("auto", description="auto: bf16 where the device has it, else fp32")
+    micro_batch_tokens: int | None = Field(
+        None, ge=16, description="tokens of one forward pass of a worker; null: what its memory allows"
+    )
+    activation_checkpointing: bool = Field(False, description="half again the time for a fraction of the memory")
+    compile: bool = Field(False, description="torch.compile each layer; pays on GPUs in long runs")
+
+    @model_validator(mode="after")
+    def _gang_has_bounds(self) -> Resources:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers is {self.min_workers}, but must be at most workers, {self.workers}")
+        return self
 
 
 class Hyperparameters(Contract):
     """Training settings of one stage; defaults suit small runs."""
 
     n_epochs: int = Field(1, ge=1, le=1000)
+    max_steps: int | None = Field(None, ge=1, description="end after so many steps, wherever the epoch stands")
     learning_rate: float = Field(4e-4, gt=0, description="peak rate of everything but the gates")
     gate_learning_rate: float = Field(1e-2, gt=0, description="peak rate of the gates, which never decay")
-    weight_decay: float = Field(0.02, ge=0)
+    layer_decay: float = Field(1.0, gt=0, le=1, description="factor of the rate from a layer to the one before it")
+    final_rate_share: float = Field(0.0, ge=0, le=1, description="share of the peak rate that the cosine ends at")
+    weight_decay: float = Field(0.02, ge=0, description="of matrices; gates, norms and biases never decay")
     warmup_share: float = Field(0.06, ge=0, lt=1, description="share of the steps with a rising rate")
+    warmup_steps: int | None = Field(None, ge=0, description="in steps; instead of warmup_share")
+    warmup_epochs: float | None = Field(None, ge=0, description="in epochs; instead of warmup_share")
     gradient_clip: float = Field(1.0, gt=0)
     row_tokens: int = Field(256, ge=16, le=65536, description="tokens of a packed row")
     rows_per_step: int = Field(2, ge=1, description="packed rows of one optimizer step, over all workers")
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Hyperparameters:
+        if self.warmup_steps is not None and self.warmup_epochs is not None:
+            raise ValueError("warmup_steps and warmup_epochs are both given: leave one of them out")
+        return self
+
+
+class CheckpointPolicy(Contract):
+    """When a training run saves, and what it keeps; the newest checkpoint is always kept."""
+
+    every_seconds: float = Field(60.0, gt=0, description="what a crash may cost; a save costs the training little")
+    every_steps: int | None = Field(None, ge=1, description="instead of every_seconds")
+    keep_last: int = Field(2, ge=1, le=1000)
+    keep_best: int = Field(1, ge=0, le=1000, description="those of the lowest validation loss, where it is measured")
+    keep_every: int | None = Field(None, ge=1, description="those of steps that are multiples of this")
+
+
+class EvaluationSettings(Contract):
+    """What is measured on validation data while training."""
+
+    every_steps: int | None = Field(None, ge=1, description="null: at the end of each epoch")
+    max_samples: int = Field(256, ge=1, description="of the validation data, from its start")
 
 
 class DataShare(Contract):
@@ -56,6 +103,8 @@ class StageRequest(Contract):
     validation_file: str | None = None
     template: str = Field("alpaca", description="prompt template by name")
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+    checkpoints: CheckpointPolicy = Field(default_factory=CheckpointPolicy)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
     def files(self) -> dict[str, str]:
         """All data of the stage, by the field that names it."""

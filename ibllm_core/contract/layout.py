@@ -53,9 +53,19 @@ def attempt_log(job_id: str, run_name: str, attempt_number: int) -> str:
     return f"{run(job_id, run_name)}/attempts/{attempt_number}/logs/driver.log"
 
 
+def checkpoints(job_id: str, run_name: str) -> str:
+    """Prefix of a run's checkpoints."""
+    return f"{run(job_id, run_name)}/checkpoints"
+
+
 def checkpoint(job_id: str, run_name: str, step: int) -> str:
     """Prefix of a checkpoint."""
-    return f"{run(job_id, run_name)}/checkpoints/step-{step:08d}"
+    return f"{checkpoints(job_id, run_name)}/step-{step:08d}"
+
+
+def history(job_id: str, run_name: str, part: int) -> str:
+    """A part of what a run logged: parts have no gaps, each is written once, and MLflow has nothing that is in none."""
+    return f"{run(job_id, run_name)}/history/{part:08d}.jsonl"
 
 
 def report(job_id: str, run_name: str, filename: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.base import Contract
-from ibllm_core.contract.job_spec import DataSettings, Hyperparameters, Resources
+from ibllm_core.contract.job_spec import CheckpointPolicy, DataSettings, EvaluationSettings, Hyperparameters, Resources
 from ibllm_core.contract.states import TerminationReason
 
 
@@ -64,24 +64,34 @@ class TrainSpec(AttemptSpec):
     kind: Literal["train"] = "train"
     stage: Literal["stage1", "stage2"]
     datasets: tuple[DatasetShare, ...]
+    validation_dataset: str | None = Field(None, description="compiled; measured while training")
     template: str
     parent_adapter: str | None = Field(description="object-store prefix of the stage-1 adapter; stage 2 needs it")
     hyperparameters: Hyperparameters
-    mlflow_run_id: str
+    checkpoints: CheckpointPolicy = Field(default_factory=CheckpointPolicy)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     adapter_prefix: str = Field(description="where the finished adapter goes in the object store")
 
 
 class EvaluateSpec(AttemptSpec):
-    """Measure both stages on held-out data, with the right and with shuffled media."""
+    """Measure one or both stages on held-out data, with the right and with shuffled media.
+
+    A stage without an adapter is left out; of an adapter without a dataset only the gates are measured.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
-    stage1_adapter: str
-    stage2_adapter: str
-    caption_dataset: str | None
-    question_dataset: str | None
-    caption_template: str
-    question_template: str
-    mlflow_run_id: str
+    stage1_adapter: str | None = None
+    stage2_adapter: str | None = None
+    caption_dataset: str | None = Field(None, description="compiled; stage 1 is measured on it")
+    question_dataset: str | None = Field(None, description="compiled; stage 2 is measured on it")
+    caption_template: str = Field("alpaca", description="that of caption_dataset")
+    question_template: str = Field("alpaca", description="that of question_dataset")
+
+    @model_validator(mode="after")
+    def _has_an_adapter(self) -> EvaluateSpec:
+        if self.stage1_adapter is None and self.stage2_adapter is None:
+            raise ValueError("stage1_adapter and stage2_adapter are both missing: name at least one adapter")
+        return self
 
 
 RunSpec = Annotated[CompileSpec | TrainSpec | EvaluateSpec, Field(discriminator="kind")]
@@ -91,6 +101,7 @@ class Progress(Contract):
     """A heartbeat: that the attempt lives, and how far it is."""
 
     phase: str
+    rank: int = Field(0, ge=0, description="whose word this is; rank 0's is what users see")
     step: int = 0
     total_steps: int = 0
     seconds_left: float | None = None
@@ -101,8 +112,9 @@ class Progress(Contract):
 
 
 class EventReport(Contract):
-    """Something the user should read."""
+    """Something the user should read. A report that is sent again under its ``id`` is told once."""
 
+    id: str
     level: Literal["info", "warn", "error"] = "info"
     message: str
     data: dict[str, Any] = Field(default_factory=dict)

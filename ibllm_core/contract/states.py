@@ -50,6 +50,7 @@ class TerminationReason(StrEnum):
     START_TIMEOUT = "start_timeout"
     HEARTBEAT_LOST = "heartbeat_lost"
     CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
     PARENT_FAILED = "parent_failed"
 
     @property
@@ -59,6 +60,7 @@ class TerminationReason(StrEnum):
             TerminationReason.INFRASTRUCTURE,
             TerminationReason.START_TIMEOUT,
             TerminationReason.HEARTBEAT_LOST,
+            TerminationReason.PREEMPTED,
         )
 
     @property

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ibllm_core.data.blocks import lay_out
 from ibllm_core.data.dataset import NO_FEATURE, Gathered, ranges
 from ibllm_core.model.batch import Batch
 from ibllm_core.model.fusion.base import NO_SEGMENT
@@ -38,7 +39,7 @@ def collate(
     epoch: int | None = None,
     feature_of: np.ndarray | None = None,
 ) -> Batch:
-    """Lay the samples of each row side by side; what is left of a row is padding, a sample of its own.
+    """Lay the samples of all rows side by side, in their order; what the rows leave is padding at the end.
 
     ``media_tokens`` positions stay free before a sample with media, for a fusion that puts tokens there. ``epoch``
     chooses among the stored views of media. ``feature_of`` overrides which media each sample has: the shuffled control
@@ -49,26 +50,20 @@ def collate(
     features = found.feature_S if feature_of is None else feature_of[members]
     has_media = features != NO_FEATURE
     lead = media_tokens * has_media
-    blocks = found.lengths_S + lead
+    lengths = found.lengths_S + lead
+    starts = np.cumsum(lengths) - lengths
+    segments = np.where(has_media, np.cumsum(has_media) - 1, NO_SEGMENT)
 
-    # A block a sample and one for the padding of each row: together they fill the rows exactly.
-    members_a_row = np.array([len(row) for row in rows])
-    ends = np.cumsum(members_a_row)
-    room = np.full(len(rows), row_tokens)
-    np.subtract.at(room, np.repeat(np.arange(len(rows)), members_a_row), blocks)
-    filled = np.insert(blocks, ends, room)
-    segments = np.insert(np.where(has_media, np.cumsum(has_media) - 1, NO_SEGMENT), ends, NO_SEGMENT)
-    starts = np.cumsum(filled) - filled
-    is_sample = np.insert(np.ones(len(members), dtype=bool), ends, False)
-
-    tokens = np.full(len(rows) * row_tokens, pad_token)
-    places = ranges(starts[is_sample] + lead, found.lengths_S)
+    total = len(rows) * row_tokens
+    padding = total - lengths.sum()
+    tokens = np.full(total, pad_token)
+    places = ranges(starts + lead, found.lengths_S)
     tokens[places] = found.tokens_T
-    shape = (len(rows), row_tokens)
     return Batch(
-        tokens_BT=torch.from_numpy(tokens.reshape(shape)),
-        positions_BT=torch.from_numpy(ranges(np.zeros_like(filled), filled).reshape(shape)),
-        segments_BT=torch.from_numpy(np.repeat(segments, filled).reshape(shape)),
+        tokens_T=torch.from_numpy(tokens),
+        positions_T=torch.from_numpy(ranges(np.zeros(len(lengths) + 1, np.int64), np.append(lengths, padding))),
+        segments_T=torch.from_numpy(np.append(np.repeat(segments, lengths), np.full(padding, NO_SEGMENT))),
+        blocks=lay_out(lengths, segments, total),
         # A label is predicted from the position before it.
         places_N=torch.from_numpy(places[found.is_label_T] - 1),
         targets_N=torch.from_numpy(found.tokens_T[found.is_label_T].astype(np.int64)),

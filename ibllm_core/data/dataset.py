@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ibllm_core.contract.marking import Marking
+
 NO_FEATURE = -1
 GREY = "grey"  # stands for a picture's key where text-only samples see a grey picture
 
@@ -22,7 +24,7 @@ class CompiledSample:
     """One sample, ready for packing.
 
     ``labels`` are spans ``[start, end)`` of ``tokens``; ``row`` is its row in the dataset as the user brought it, from
-    1; ``instruction`` and ``answer`` are those of its first turn; ``media`` the keys of what it shows.
+    1; ``instruction``, ``answer`` and ``marking`` are those of its first turn; ``media`` the keys of what it shows.
     """
 
     tokens: list[int]
@@ -32,15 +34,17 @@ class CompiledSample:
     instruction: str
     answer: str
     media: Sequence[str] = ()
+    marking: Marking | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleText:
-    """What people read of a sample."""
+    """What people read of a sample, and what its answer is marked by."""
 
     row: int
     instruction: str
     answer: str
+    marking: Marking | None = None
 
 
 class Provenance(Protocol):
@@ -99,7 +103,7 @@ class Dataset:
         for mask, sample in zip(is_label, samples, strict=True):
             for start, end in sample.labels:
                 mask[start:end] = True
-        texts = [SampleText(row=s.row, instruction=s.instruction, answer=s.answer) for s in samples]
+        texts = [SampleText(row=s.row, instruction=s.instruction, answer=s.answer, marking=s.marking) for s in samples]
         return Dataset(
             tokens_T=np.concatenate([np.empty(0, np.int32), *(np.array(s.tokens, np.int32) for s in samples)]),
             is_label_T=np.concatenate([np.empty(0, bool), *is_label]),

@@ -21,12 +21,12 @@ from ibllm_core.contract import layout
 from ibllm_core.data.dataset import GREY, Dataset
 from ibllm_core.data.shards import OnDisk, feature_shards, read_features, sample_shards
 from ibllm_core.errors import IntegrityError
-from ibllm_core.storage import ObjectStore, sha256_of
+from ibllm_core.storage import Store, sha256_of
 
 COLUMNS = ("tokens", "is_label", "starts", "num_labels", "feature", "features")
 
 
-def open_compiled(store: ObjectStore, dataset_id: str, cache: Path) -> Dataset:
+def open_compiled(store: Store, dataset_id: str, cache: Path) -> Dataset:
     """A dataset by its id, through the node's cache; several processes of a node share one copy.
 
     ``IntegrityError`` names the shard that is not what its manifest says.

@@ -2,8 +2,8 @@
 
 ``shard-*.parquet`` has a row a sample, in the order of the dataset: ``tokens``, ``label_starts`` and ``label_ends``,
 ``feature`` (a row number of the features, -1 for text alone), and its provenance: ``row``, ``media``, ``instruction``,
-``answer``. ``features-*.parquet`` has a row a distinct medium: its key in ``media`` and ``vectors``, its stored views
-one after the other in fp16. ``quarantine.parquet`` has ``row`` and ``reason``.
+``answer``, ``marking`` (JSON, or null). ``features-*.parquet`` has a row a distinct medium: its key in ``media`` and
+``vectors``, its stored views one after the other in fp16. ``quarantine.parquet`` has ``row`` and ``reason``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ibllm_core.contract.marking import read_marking
 from ibllm_core.data.dataset import CompiledSample, SampleText
 from ibllm_core.errors import InvalidDataError
 
@@ -34,8 +36,10 @@ SAMPLES = pa.schema(
         ("media", pa.list_(pa.string())),
         ("instruction", pa.string()),
         ("answer", pa.string()),
+        ("marking", pa.string()),
     ]
 )
+TEXTS = ["row", "instruction", "answer", "marking"]
 QUARANTINED = pa.schema([("row", pa.int64()), ("reason", pa.string())])
 
 
@@ -60,6 +64,7 @@ def write_samples(path: Path, samples: Sequence[CompiledSample]) -> None:
         "media": [list(s.media) for s in samples],
         "instruction": [s.instruction for s in samples],
         "answer": [s.answer for s in samples],
+        "marking": [s.marking and s.marking.model_dump_json() for s in samples],
     }
     pq.write_table(pa.table(columns, schema=SAMPLES), path, compression="zstd")
 
@@ -135,9 +140,10 @@ class OnDisk:
     def texts(self) -> Sequence[SampleText]:
         """Of each sample."""
         return [
-            SampleText(**row)
+            _text(row)
             for path in sample_shards(self.folder)
-            for row in pq.read_table(path, columns=["row", "instruction", "answer"]).to_pylist()
+            # With the schema a column that an earlier version did not write is null.
+            for row in pq.read_table(path, columns=TEXTS, schema=SAMPLES).to_pylist()
         ]
 
     @cached_property
@@ -148,3 +154,7 @@ class OnDisk:
             for path in feature_shards(self.folder)
             for key in pq.read_table(path, columns=["media"])["media"].to_pylist()
         ]
+
+
+def _text(row: dict[str, Any]) -> SampleText:
+    return SampleText(**{**row, "marking": read_marking(row["marking"]) if row["marking"] else None})

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ibllm_core.contract.marking import Marking
 from ibllm_core.contract.media import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A question with its answer; ``context`` is Alpaca's input. Media markers are gone from the texts."""
+    """A question with its answer; ``context`` is Alpaca's input. Media markers are gone from the texts.
+
+    ``marking`` is what else an evaluation needs to mark another answer by.
+    """
 
     instruction: str
     answer: str
     context: str = ""
+    marking: Marking | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

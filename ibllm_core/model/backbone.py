@@ -1,17 +1,19 @@
 """The ways through the frozen LLaMA that the model needs; loading it is the work of ``ibllm_core.bases``.
 
-Shape suffixes: B rows, T tokens of a row, C model dimension, V vocabulary, N label tokens.
+Shape suffixes: B rows, T tokens of a row or of a packed batch, C model dimension.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ibllm_core.contract.base import Contract
+from ibllm_core.model.batch import Blocks
+from ibllm_core.model.fusion.base import Media
+from ibllm_core.model.norm import RMSNorm
 
 
 class BaseShape(Contract):
@@ -39,7 +41,7 @@ def shape_of(llama: LlamaForCausalLM) -> BaseShape:
 
 
 def fuse_norms(llama: LlamaForCausalLM) -> None:
-    """Put torch's RMSNorm in the place of transformers', with the same weights, in place.
+    """Put our RMSNorm in the place of transformers', with the same weights, in place.
 
     The same numbers in float32. In bfloat16 it rounds once where transformers rounds twice, and takes a quarter of the
     time; in float64 it does not pass through float32.
@@ -49,25 +51,30 @@ def fuse_norms(llama: LlamaForCausalLM) -> None:
     for owner in owners:
         for name in ("input_layernorm", "post_attention_layernorm", "norm"):
             old = getattr(owner, name, None)
-            if old is not None and not isinstance(old, nn.RMSNorm):
-                new = nn.RMSNorm(old.weight.shape[0], eps=eps, device="meta")
+            if old is not None and not isinstance(old, RMSNorm):
+                new = RMSNorm(old.weight.shape[0], eps=eps, device="meta")
                 new.weight = old.weight
                 setattr(owner, name, new)
 
 
-def packed_mask(positions_BT: Tensor) -> Tensor:
-    """Who may look at whom, ``[B, 1, T, T]``: a token at itself and what stands before it in its sample.
+def packed_hidden_states(
+    llama: LlamaForCausalLM, embedded_TC: Tensor, positions_T: Tensor, blocks: Blocks, media: Media
+) -> Tensor:
+    """Final hidden states ``[T, C]`` of samples side by side, each of which sees itself alone.
 
-    A position 0 begins a sample. Made once a step without a look at the host; transformers' own search for packed
-    samples waits for the device.
+    Goes through the layers itself: ``LlamaModel`` would look for packed samples on the host, and wait for the device.
     """
-    samples_BT = (positions_BT == 0).cumsum(dim=1)
-    same_BTT = samples_BT[:, :, None] == samples_BT[:, None, :]
-    return same_BTT.tril()[:, None]
+    model: Any = llama.model
+    hidden_BTC = embedded_TC[None]
+    rotations = model.rotary_emb(hidden_BTC, position_ids=positions_T[None])
+    for layer in model.layers:
+        hidden_BTC = layer(hidden_BTC, position_embeddings=rotations, blocks=blocks, media=media)
+    hidden_TC: Tensor = model.norm(hidden_BTC)[0]
+    return hidden_TC
 
 
 def hidden_states(
-    llama: LlamaForCausalLM, embedded_BTC: Tensor, positions_BT: Tensor, mask: Tensor, cache: Any = None
+    llama: LlamaForCausalLM, embedded_BTC: Tensor, positions_BT: Tensor, mask: Tensor, media: Media, cache: Any = None
 ) -> Tensor:
     """Final hidden states ``[B, T, C]``; ``mask`` is ``[B, 1, T, keys]``, true where a token may look."""
     output = llama.model(
@@ -76,16 +83,7 @@ def hidden_states(
         attention_mask=mask,
         past_key_values=cache,
         use_cache=cache is not None,
+        media=media,
     )
     hidden_BTC: Tensor = output.last_hidden_state
     return hidden_BTC
-
-
-def label_losses(llama: LlamaForCausalLM, hidden_BTC: Tensor, places_N: Tensor, targets_N: Tensor) -> Tensor:
-    """Cross-entropy of each label token, ``[N]`` in float32 or better; the head runs on ``places_N`` alone.
-
-    ``places_N`` counts through the flattened rows, and is where each of ``targets_N`` is predicted.
-    """
-    logits_NV = llama.lm_head(hidden_BTC.flatten(0, 1).index_select(0, places_N))
-    precise = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    return nn.functional.cross_entropy(precise, targets_N, reduction="none")

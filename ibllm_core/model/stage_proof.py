@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from ibllm_core.contract.base import Contract
 from ibllm_core.errors import FrozenWeightsMovedError
 from ibllm_core.model.stages import group_of, trained_parameters
+
+Whole = Callable[[list[nn.Parameter]], AbstractContextManager[None]]
 
 
 class FrozenGroup(Contract):
@@ -40,45 +43,49 @@ class StageProof(Contract):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A model before a stage: hashes of the frozen groups, copies of the trained weights on the CPU."""
+    """A model before a stage: hashes and sizes of the frozen groups, copies of the trained weights on the CPU."""
 
     hashes: dict[str, str]
+    sizes: dict[str, int]
     weights: dict[str, Tensor]
 
 
 def snapshot(model: nn.Module) -> Snapshot:
     """Take note of a model whose stage is set; holds one float32 copy of what trains."""
     weights = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in trained_parameters(model)}
-    return Snapshot(hashes=hash_frozen_groups(model), weights=weights)
+    return Snapshot(hashes=hash_frozen_groups(model), sizes=_count(model), weights=weights)
 
 
-def prove(model: nn.Module, before: Snapshot, trained: Mapping[str, Tensor]) -> StageProof:
-    """Compare a model after its stage with its snapshot; ``trained`` holds the float32 weights by name.
+def prove(before: Snapshot, after: Mapping[str, str], trained: Mapping[str, Tensor]) -> StageProof:
+    """Compare a model after its stage with its snapshot.
 
-    Raises ``FrozenWeightsMovedError``, which names the groups, where something frozen moved.
+    ``after`` are the frozen groups' hashes now, ``trained`` the float32 weights by name. Raises
+    ``FrozenWeightsMovedError``, which names the groups, where something frozen moved.
     """
-    after = hash_frozen_groups(model)
     moved = sorted(group for group in before.hashes.keys() | after if before.hashes.get(group) != after.get(group))
     if moved:
         raise FrozenWeightsMovedError(f"frozen weights moved in training: {', '.join(moved)}; nothing was saved")
-    sizes = _count(model)
     frozen = {
-        group: FrozenGroup(parameters=sizes[group], sha256_before=digest, sha256_after=after[group])
+        group: FrozenGroup(parameters=before.sizes[group], sha256_before=digest, sha256_after=after[group])
         for group, digest in before.hashes.items()
     }
     return StageProof(frozen=frozen, trained=_drifts(before.weights, trained))
 
 
-def hash_frozen_groups(model: nn.Module) -> dict[str, str]:
-    """SHA-256 of every frozen group, over names, shapes, dtypes and bytes in the order of the names."""
+def hash_frozen_groups(model: nn.Module, whole: Whole = lambda parameters: nullcontext()) -> dict[str, str]:
+    """SHA-256 of every frozen group, over names, shapes, dtypes and bytes in the order of the names.
+
+    ``whole`` makes a parameter readable whose parts lie on several ranks.
+    """
     digests: dict[str, hashlib._Hash] = {}
     for name, parameter in sorted(model.named_parameters()):
         if parameter.requires_grad:
             continue
         digest = digests.setdefault(group_of(name), hashlib.sha256())
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        raw = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(raw.numpy().data)
+        with whole([parameter]):
+            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+            raw = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(raw.numpy().data)
     return {group: digest.hexdigest() for group, digest in digests.items()}
 
 

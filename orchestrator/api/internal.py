@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
+from sqlalchemy import update
 
 from ibllm_core.contract.run_spec import EventReport, Outcome, Progress
 from orchestrator.api.dependencies import SessionOf, bearer_of
 from orchestrator.db.events import add_event
-from orchestrator.db.models import Attempt, Run
+from orchestrator.db.models import Attempt, Event, Run
 from orchestrator.errors import AuthenticationError, ConflictError
 
 
@@ -31,22 +32,27 @@ router = APIRouter(prefix="/internal/attempts/{attempt_id}", include_in_schema=F
 
 @router.post("/progress", status_code=204)
 def progress(body: Progress, attempt: AttemptOf, session: SessionOf) -> Response:
-    """A heartbeat. Written past the run's version guard: it decides nothing."""
-    attempt.heartbeat_at = datetime.now(UTC)
-    session.flush()
-    session.query(Run).filter(Run.id == attempt.run_id).update(
-        {Run.progress: body.model_dump(mode="json")}, synchronize_session=False
-    )
+    """A heartbeat. Written past the run's version guard: it decides nothing. Rank 0 speaks for the attempt."""
+    now = datetime.now(UTC)
+    seen = {str(body.rank): {"step": body.step, "at": now.isoformat(timespec="seconds")}}
+    # One statement, since ranks speak at the same time.
+    session.execute(update(Attempt).where(Attempt.id == attempt.id).values(ranks=Attempt.ranks.op("||")(seen)))
+    if body.rank == 0:
+        session.execute(update(Attempt).where(Attempt.id == attempt.id).values(heartbeat_at=now))
+        shown = body.model_dump(mode="json", exclude={"rank"})
+        session.execute(update(Run).where(Run.id == attempt.run_id).values(progress=shown))
     session.commit()
     return Response(status_code=204)
 
 
 @router.post("/events", status_code=204)
 def event(body: EventReport, attempt: AttemptOf, session: SessionOf) -> Response:
-    """A line of the job's story."""
+    """A line of the job's story; one that is told again, since its answer was lost, is there already."""
     run = session.get_one(Run, attempt.run_id)
-    add_event(session, run.job_id, body.message, level=body.level, data=body.data)
-    session.commit()
+    event_id = f"ftevent-{body.id}"
+    if session.get(Event, event_id) is None:
+        add_event(session, run.job_id, body.message, level=body.level, data=body.data, event_id=event_id)
+        session.commit()
     return Response(status_code=204)
 
 

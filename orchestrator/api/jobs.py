@@ -146,6 +146,7 @@ def _shown_run(job: Job, run: Run) -> dict[str, Any]:
         "started_at": run.started_at.timestamp() if run.started_at else None,
         "seconds": (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None,
         "progress": run.progress,
+        "ranks": run.attempts[-1].ranks if run.attempts else {},
         "outputs": run.outputs,
         "mlflow_run_id": run.mlflow_run_id,
         "log": layout.attempt_log(job.id, run.kind, len(run.attempts)) if run.attempts else None,

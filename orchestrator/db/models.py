@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, Text, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -59,12 +59,17 @@ class Job(Base):
     fine_tuned_model: Mapped[str | None]
     result_files: Mapped[list[str]] = mapped_column(default=list)
     error: Mapped[Json | None]
+    tracking_closed_at: Mapped[datetime | None]
 
     runs: Mapped[list[Run]] = relationship(back_populates="job", order_by="Run.position", lazy="selectin")
 
 
 class Run(Base):
-    """One schedulable step of a job. ``version`` guards every change: who loaded an older one changes nothing."""
+    """One schedulable step of a job. ``version`` guards every change: who loaded an older one changes nothing.
+
+    ``tracked_parts`` counts the parts of its history that MLflow has; ``tracking_closed_at``, here as in a job, is when
+    MLflow had all that it will get. They and ``mlflow_run_id`` belong to the tracker and are written past the guard.
+    """
 
     __tablename__ = "runs"
 
@@ -85,6 +90,8 @@ class Run(Base):
     progress: Mapped[Json | None]
     outputs: Mapped[Json] = mapped_column(default=dict)
     mlflow_run_id: Mapped[str | None]
+    tracked_parts: Mapped[int] = mapped_column(default=0, server_default="0")
+    tracking_closed_at: Mapped[datetime | None]
 
     job: Mapped[Job] = relationship(back_populates="runs")
     attempts: Mapped[list[Attempt]] = relationship(back_populates="run", order_by="Attempt.number", lazy="selectin")
@@ -93,7 +100,7 @@ class Run(Base):
 
 
 class Attempt(Base):
-    """One try of a run: a Ray job whose submission id is this id."""
+    """One try of a run: a Ray job whose submission id is this id. ``ranks`` has each rank's last step and its time."""
 
     __tablename__ = "attempts"
 
@@ -103,6 +110,7 @@ class Attempt(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     token: Mapped[str]
     heartbeat_at: Mapped[datetime | None]
+    ranks: Mapped[Json] = mapped_column(default=dict, server_default=text("'{}'"))
     outcome: Mapped[Json | None]
     reason: Mapped[str | None]
     message: Mapped[str | None]

@@ -19,6 +19,7 @@ from orchestrator.local.home import Home
 
 SNAPSHOT_MAX_AGE = timedelta(seconds=15)
 OBJECT_STORE_BYTES = 256 << 20  # Ray's shared memory; a compile run holds little more than its pictures
+STOP_GRACE_SECONDS = 30  # in which a training that is stopped saves its step; Ray's own 3 s are too short
 NOBODY = 65534
 STACK_MARK = "IBLLM_STACK"  # every process of a stack carries it, and no other does
 
@@ -171,6 +172,7 @@ def _ray(home: Home) -> Part:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             # There is no other node that could take over; Ray's own actors would hold up each stop for 30 s.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_SECONDS),
         },
         healthy=lambda: _answers(f"{dashboard}/api/gcs_healthz", token),
         stops_as_group=False,  # `ray start` stops its children itself, in order

@@ -15,6 +15,7 @@ from ibllm_core.storage import ObjectStore
 from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.db.session import connect, session_factory
 from orchestrator.registry.mlflow_registry import Registry
+from orchestrator.registry.tracker import Tracker
 from orchestrator.scheduler.effects import World
 from orchestrator.scheduler.reconciler import Reconciler
 from orchestrator.settings import ServiceSettings
@@ -34,11 +35,12 @@ def main() -> int:
     engine = connect(settings.database_url)
     world = World(
         ray=RayCluster(settings.ray_dashboard_url, sys.executable),
-        registry=Registry(settings.mlflow_url),
         store=ObjectStore(StorageSettings()),
         service_url=settings.service_url,
     )
-    reconciler = Reconciler(session_factory(engine), world)
+    sessions = session_factory(engine)
+    reconciler = Reconciler(sessions, world)
+    tracker = Tracker(sessions, Registry(settings.mlflow_url), world.store)
     with engine.connect() as lock:
         while not lock.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
             lock.rollback()
@@ -46,6 +48,7 @@ def main() -> int:
                 return 0
         lock.commit()
         log.info("leading")
+        threading.Thread(target=tracker.run, args=(stop,), name="tracker", daemon=True).start()
         while not stop.wait(PASS_SECONDS):
             try:
                 lock.scalar(text("SELECT 1"))  # a lost connection is a lost lock

@@ -21,6 +21,7 @@ from orchestrator.db.events import add_event
 from orchestrator.db.models import Attempt, ClusterSnapshot, File, Job, Run
 from orchestrator.errors import ServiceError
 from orchestrator.ids import new_id
+from orchestrator.registry import tracker
 from orchestrator.scheduler import effects, policy
 from orchestrator.scheduler.states import pending, running, starting, stopping
 from orchestrator.scheduler.views import RayStatus, RunView, Transition
@@ -33,7 +34,8 @@ DECIDERS: dict[str, ModuleType] = {
 }
 ACTIVE = (RunState.STARTING, RunState.RUNNING, RunState.STOPPING)
 OPEN_STATUSES = (JobStatus.QUEUED, JobStatus.RUNNING)
-REGISTER_MAX_AGE = timedelta(minutes=10)
+# Who sees a job's end finds it in MLflow, too; where MLflow is away for longer, it gets to know later.
+TRACKING_PATIENCE = timedelta(seconds=20)
 log = logging.getLogger(__name__)
 
 
@@ -85,8 +87,6 @@ class Reconciler:
         if run.state in ACTIVE and transition.state in (RunState.PENDING, RunState.DONE):
             _finish_attempt(run, transition, now)
             effects.keep_log(self._world, job, run)
-        if transition.state == RunState.DONE:
-            effects.close_tracking(self._world, run, transition.reason or TerminationReason.CANCELLED)
         changed = transition.state != run.state
         _apply(session, job, run, transition, now)
         if changed and transition.state == RunState.STARTING:
@@ -123,21 +123,6 @@ class Reconciler:
             log.warning("%s", error)
             return RayStatus.UNKNOWN
 
-    def _register(self, job: Job, now: datetime) -> str:
-        """Register the model; a registry that refuses for too long fails the job, whose weights stay in S3."""
-        try:
-            job.fine_tuned_model = effects.register(self._world, job)
-        except ServiceError as error:
-            waited = now - max(run.finished_at for run in job.runs if run.finished_at)
-            if waited < REGISTER_MAX_AGE:
-                raise
-            job.status = JobStatus.FAILED
-            message = f"the model could not be registered: {error}"
-            job.error = {"code": error.code, "message": message, "param": None}
-            return message
-        job.status = JobStatus.SUCCEEDED
-        return f"the job succeeded; its model is {job.fine_tuned_model}"
-
     def _nodes(self) -> list[policy.Node] | None:
         try:
             return self._world.ray.nodes()
@@ -151,9 +136,13 @@ class Reconciler:
             job.status = JobStatus.RUNNING
         if not all(run.state == RunState.DONE for run in job.runs):
             return
+        waited = now - max(run.finished_at for run in job.runs if run.finished_at)
+        if not tracker.is_complete(job) and waited < TRACKING_PATIENCE:
+            return
         failed = next((run for run in job.runs if run.reason != TerminationReason.SUCCEEDED), None)
         if failed is None:
-            message = self._register(job, now)
+            job.status, job.fine_tuned_model = JobStatus.SUCCEEDED, _model_name(job)
+            message = f"the job succeeded; its model is {job.fine_tuned_model}"
         elif failed.reason == TerminationReason.CANCELLED:
             job.status = JobStatus.CANCELLED
             message = "the job was cancelled"
@@ -214,6 +203,12 @@ def _apply(session: Session, job: Job, run: Run, transition: Transition, now: da
         add_event(session, job.id, f"{run.kind} {transition.reason} after {seconds:.0f} s")
     elif transition.state == RunState.RUNNING:
         add_event(session, job.id, f"{run.kind} started")
+
+
+def _model_name(job: Job) -> str:
+    """The model's name for the API, in OpenAI's form."""
+    request = JobRequest.model_validate(job.request)
+    return f"ft:{request.model}:default:{request.suffix or ''}:{job.id.removeprefix('ftjob-')}"
 
 
 def _finish_attempt(run: Run, transition: Transition, now: datetime) -> None:

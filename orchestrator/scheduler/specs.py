@@ -45,17 +45,7 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
         return CompileSpec(**common, inputs=_inputs(sources), data=request.data)
     datasets = sources.outputs[RunKind.COMPILE]["datasets"]
     if run.kind == RunKind.EVALUATE:
-        first, second = request.stages
-        return EvaluateSpec(
-            **common,
-            stage1_adapter=sources.outputs[RunKind.STAGE1]["adapter"],
-            stage2_adapter=sources.outputs[RunKind.STAGE2]["adapter"],
-            caption_dataset=datasets.get(f"{first.stage}.validation_file"),
-            question_dataset=datasets.get(f"{second.stage}.validation_file"),
-            caption_template=first.template,
-            question_template=second.template,
-            mlflow_run_id=run.mlflow_run_id,
-        )
+        return EvaluateSpec(**common, **_evaluated(sources, datasets))
     is_first = run.kind == RunKind.STAGE1
     stage = request.stages[0 if is_first else 1]
     return TrainSpec(
@@ -65,7 +55,9 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
         template=stage.template,
         parent_adapter=None if is_first else sources.outputs[RunKind.STAGE1]["adapter"],
         hyperparameters=stage.hyperparameters,
-        mlflow_run_id=run.mlflow_run_id,
+        checkpoints=stage.checkpoints,
+        evaluation=stage.evaluation,
+        validation_dataset=datasets.get(f"{stage.stage}.validation_file"),
         adapter_prefix=f"{layout.run(job.id, run.kind)}/adapter" if is_first else layout.model(job.id),
     )
 
@@ -82,6 +74,17 @@ def _inputs(sources: SpecSources) -> tuple[CompileInput, ...]:
         for stage in sources.request.stages
         for field, location in stage.files().items()
     )
+
+
+def _evaluated(sources: SpecSources, datasets: dict[str, str]) -> dict[str, Any]:
+    """What an evaluation is told of each stage that the job has."""
+    fields: dict[str, Any] = {}
+    for stage in sources.request.stages:
+        data = {"stage1": "caption", "stage2": "question"}[stage.stage]
+        fields[f"{stage.stage}_adapter"] = sources.outputs[RunKind(stage.stage)]["adapter"]
+        fields[f"{data}_dataset"] = datasets.get(f"{stage.stage}.validation_file")
+        fields[f"{data}_template"] = stage.template
+    return fields
 
 
 def _shares(stage: StageRequest, datasets: dict[str, str]) -> tuple[DatasetShare, ...]:

@@ -65,4 +65,6 @@ def ended(run: RunView, reason: TerminationReason, message: str) -> Transition:
     if reason.is_retried and run.num_attempts < MAX_ATTEMPTS and not run.cancel_requested:
         delay = RETRY_SECONDS[min(run.num_attempts, len(RETRY_SECONDS)) - 1]
         return Transition(state=RunState.PENDING, reason=reason, message=message, retry_after=delay)
+    if reason is TerminationReason.PREEMPTED and run.cancel_requested:
+        reason = TerminationReason.CANCELLED  # it saved and left because the user said so
     return Transition(state=RunState.DONE, reason=reason, message=message)

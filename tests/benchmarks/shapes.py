@@ -18,7 +18,13 @@ VOCAB = 49152
 
 
 def stage1_model(dtype: torch.dtype, *, num_layers: int = 30, **config: Any) -> ImageBindLLM:
-    llama = LlamaConfig(
+    model = ImageBindLLM(plain_llama(dtype, num_layers=num_layers), FEATURE_DIM, AdapterConfig.model_validate(config))
+    freeze_for("stage1", model)
+    return model
+
+
+def plain_llama(dtype: torch.dtype, *, num_layers: int = 30) -> LlamaForCausalLM:
+    config = LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=576,
         intermediate_size=1536,
@@ -28,10 +34,7 @@ def stage1_model(dtype: torch.dtype, *, num_layers: int = 30, **config: Any) -> 
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    plain = LlamaForCausalLM(llama).to(dtype).requires_grad_(False).eval()
-    model = ImageBindLLM(plain, FEATURE_DIM, AdapterConfig.model_validate(config))
-    freeze_for("stage1", model)
-    return model
+    return LlamaForCausalLM(config).to(dtype).requires_grad_(False).eval()
 
 
 def captions(count: int, lengths: tuple[int, int] = (10, 40), prompt_length: int = 8) -> Dataset:

@@ -52,7 +52,6 @@ def node(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("IBLLM_S3_ACCESS_KEY", store.settings.access_key)
     monkeypatch.setenv("IBLLM_S3_SECRET_KEY", store.settings.secret_key)
     monkeypatch.setenv("IBLLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://none")
     for key in store.list("encoders/"):
         store.delete(key)
 

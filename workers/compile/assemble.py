@@ -105,6 +105,7 @@ class Assembler:
                     row=row.row,
                     instruction=row.instruction,
                     answer=row.answer,
+                    marking=row.marking,
                     media=row.media,
                 )
 

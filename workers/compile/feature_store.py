@@ -16,7 +16,7 @@ import numpy as np
 from ibllm_core.contract import layout
 from ibllm_core.data.shards import read_features, write_features
 from ibllm_core.errors import IntegrityError
-from ibllm_core.storage import ObjectStore, sha256_of
+from ibllm_core.storage import Store, sha256_of
 
 READ_THREADS = 16
 
@@ -24,7 +24,7 @@ READ_THREADS = 16
 class FeatureStore:
     """The parts of one feature set."""
 
-    def __init__(self, store: ObjectStore, feature_set: str) -> None:
+    def __init__(self, store: Store, feature_set: str) -> None:
         self._store = store
         self._prefix = layout.features(feature_set)
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 from ibllm_core.contract.media import Modality
 
-FORMAT = 3  # counts up whenever the same input gives other shards
+FORMAT = 4  # counts up whenever the same input gives other shards
+FEATURES_FORMAT = 3  # counts up whenever a medium gives other features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Recipe:
     @property
     def feature_set(self) -> str:
         """Name of the features that this encoder gives with this number of views."""
-        return "fs-" + _hash([FORMAT, self.encoder_sha256, self.views])[:32]
+        return "fs-" + _hash([FEATURES_FORMAT, self.encoder_sha256, self.views])[:32]
 
     def dataset_id(self, file_hashes: Mapping[str, str]) -> str:
         """Content address: shards of the same bytes are the same dataset, wherever their rows came from."""

@@ -16,9 +16,9 @@ from ibllm_core.encoders.base import Encoder
 from ibllm_core.encoders.registry import load_encoder
 from ibllm_core.formats.dataset import Dataset, Piece
 from ibllm_core.formats.fetch import Fetcher
+from ibllm_core.open_store import open_store
 from ibllm_core.prompts import Prompter
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore
 from workers.compile.identity import Recipe
 from workers.compile.prepare import Preparer
 from workers.model_loading import fetch_base
@@ -70,7 +70,7 @@ class Plan:
 
 def open_encoder(plan: EncoderPlan, *, device: str = "cpu") -> Encoder:
     """The encoder on this node, its weights not yet fetched: ``fetch_weights`` does that."""
-    settings, store = WorkerSettings(), ObjectStore(StorageSettings())
+    settings, store = WorkerSettings(), open_store(StorageSettings())
     prefix = layout.encoder(plan.name)
     weights = settings.ibllm_cache / prefix if store.exists(layout.manifest(prefix)) else None
     if weights:
@@ -83,7 +83,7 @@ def fetch_weights(plan: EncoderPlan, encoder: Encoder, modality: Modality) -> No
     wanted = set(encoder.weight_files(modality))
     if wanted:
         cache = WorkerSettings().ibllm_cache
-        ObjectStore(StorageSettings()).download_folder(layout.encoder(plan.name), cache, wanted=wanted.__contains__)
+        open_store(StorageSettings()).download_folder(layout.encoder(plan.name), cache, wanted=wanted.__contains__)
 
 
 def preparers(blob: bytes, claim: Callable[[Sequence[str], str], list[bool]]) -> list[Preparer]:
@@ -98,7 +98,7 @@ def preparers(blob: bytes, claim: Callable[[Sequence[str], str], list[bool]]) ->
 @lru_cache(maxsize=1)
 def _opened(blob: bytes) -> tuple[Plan, list[Prompter], Encoder]:
     plan: Plan = pickle.loads(blob)  # noqa: S301 (made by this run's driver)
-    base = fetch_base(ObjectStore(StorageSettings()), plan.base, WorkerSettings().ibllm_cache, with_weights=False)
+    base = fetch_base(open_store(StorageSettings()), plan.base, WorkerSettings().ibllm_cache, with_weights=False)
     tokenizer = base.tokenizer()
     prompters = [Prompter(tokenizer=tokenizer, template=item.recipe.template) for item in plan.inputs]
     return plan, prompters, open_encoder(plan.encoder)

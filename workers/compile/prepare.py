@@ -97,6 +97,7 @@ class Preparer:
                     media=tuple(keys),
                     instruction=row.turns[0].instruction,
                     answer=row.turns[0].answer,
+                    marking=row.turns[0].marking,
                     is_external=is_external,
                 )
             )

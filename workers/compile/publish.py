@@ -13,12 +13,12 @@ from ibllm_core.contract import layout
 from ibllm_core.contract.run_spec import CompileSpec, Progress, ResultFile
 from ibllm_core.data.shards import QUARANTINE
 from ibllm_core.encoders.base import Encoder
-from ibllm_core.storage import ObjectStore, sha256_of
+from ibllm_core.storage import Store, sha256_of
 from workers.compile.assemble import Assembler, Counts, MediaPlaces
 from workers.compile.feature_store import FeatureStore
 from workers.compile.plan import InputPlan
 from workers.compile.staging import Staging
-from workers.reporting import Reporter
+from workers.reporting import Voice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,12 @@ class Publisher:
     """Publishes the inputs of one run; ``grey_VF`` is the feature of text-only samples, None where they have none."""
 
     spec: CompileSpec
-    store: ObjectStore
+    store: Store
     ledger: MediaPlaces
     features: FeatureStore
     encoder: Encoder
     grey_VF: np.ndarray | None
-    reporter: Reporter
+    reporter: Voice
 
     def publish(self, item: InputPlan, staging: Staging) -> Published:
         """Write the dataset; ``InvalidDataError`` where more rows are bad than the job allows, after keeping them."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ibllm_core.contract.marking import Marking
 from ibllm_core.contract.media import Modality
 from ibllm_core.formats.sample import BadRow, Sample
 from ibllm_core.prompts import TokenisedSample
@@ -40,6 +41,7 @@ class PreparedRow:
     media: tuple[str, ...] = ()
     instruction: str = ""
     answer: str = ""
+    marking: Marking | None = None
     is_external: bool = False
     reason: str = ""
 

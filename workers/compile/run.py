@@ -21,7 +21,7 @@ from ibllm_core.formats.fetch import Fetcher
 from ibllm_core.formats.source import Source
 from ibllm_core.formats.sources import StoreSource, open_source
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore
+from ibllm_core.storage import Store
 from workers.compile.commit import Committer
 from workers.compile.encoding import Encoding
 from workers.compile.feature_store import FeatureStore
@@ -31,7 +31,7 @@ from workers.compile.plan import EncoderPlan, InputPlan, Plan, fetch_weights, op
 from workers.compile.publish import Publisher
 from workers.compile.staging import Staging, resume_points
 from workers.model_loading import fetch_base
-from workers.reporting import Reporter
+from workers.reporting import Voice
 from workers.settings import WorkerSettings
 
 # Half a core each: reading and preparing need the rest of what the run was admitted with.
@@ -39,13 +39,14 @@ ENCODER_CPUS = 0.5
 MAX_PASSES = 3
 
 
-def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporter: Reporter) -> Outcome:
+def run(spec: CompileSpec, store: Store, settings: WorkerSettings, reporter: Voice) -> Outcome:
     """Compile every input that was not compiled before; the outcome maps the inputs' names to dataset ids."""
     reporter.progress(Progress(phase="loading"))
     encoder_plan = _encoder_plan(spec)
     encoder = open_encoder(encoder_plan)
     recipes = _recipes(spec, store, settings.ibllm_cache, encoder)
-    sources = {item.name: _source(item, store.settings, settings) for item in spec.inputs}
+    storage = StorageSettings()
+    sources = {item.name: _source(item, storage, settings) for item in spec.inputs}
     hashes = {item.name: _recipe_hash(recipes[item.name], item, sources[item.name], spec) for item in spec.inputs}
     known = {name: _known_dataset(store, recipe_hash) for name, recipe_hash in hashes.items()}
     todo = {hashes[item.name]: item for item in spec.inputs if known[item.name] is None}
@@ -64,7 +65,7 @@ def run(spec: CompileSpec, store: ObjectStore, settings: WorkerSettings, reporte
                     sources[item.name],
                     recipes[item.name],
                     recipe_hash,
-                    storage=store.settings,
+                    storage=storage,
                     settings=settings,
                 )
                 for recipe_hash, item in todo.items()
@@ -88,7 +89,7 @@ def _encoder_plan(spec: CompileSpec) -> EncoderPlan:
     )
 
 
-def _recipes(spec: CompileSpec, store: ObjectStore, cache: Path, encoder: Encoder) -> dict[str, Recipe]:
+def _recipes(spec: CompileSpec, store: Store, cache: Path, encoder: Encoder) -> dict[str, Recipe]:
     base = fetch_base(store, spec.base, cache, with_weights=False)
     return {
         item.name: Recipe(
@@ -117,7 +118,7 @@ def _recipe_hash(recipe: Recipe, item: CompileInput, source: Source, spec: Compi
     return recipe.hash_with(content, spec.data.max_bad_share)
 
 
-def _known_dataset(store: ObjectStore, recipe_hash: str) -> str | None:
+def _known_dataset(store: Store, recipe_hash: str) -> str | None:
     try:
         return str(store.get_json(layout.dataset_of(recipe_hash))["dataset"])
     except ObjectMissingError:
@@ -145,7 +146,7 @@ def _input_plan(
 
 
 def _compile(
-    plan: Plan, spec: CompileSpec, store: ObjectStore, encoder: Encoder, reporter: Reporter
+    plan: Plan, spec: CompileSpec, store: Store, encoder: Encoder, reporter: Voice
 ) -> tuple[dict[str, str], list[ResultFile]]:
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
@@ -176,7 +177,7 @@ def _compile(
 
 
 def _stage_all(
-    plan: Plan, staging: Sequence[Staging], ledger: SharedLedger, features: FeatureStore, reporter: Reporter
+    plan: Plan, staging: Sequence[Staging], ledger: SharedLedger, features: FeatureStore, reporter: Voice
 ) -> None:
     """Read, prepare and encode all rows until every one is committed; another pass mends what a node took with it."""
     pieces = [(number, piece) for number, item in enumerate(plan.inputs) for piece in range(len(item.pieces))]

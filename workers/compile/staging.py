@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ibllm_core.contract.marking import read_marking
 from ibllm_core.prompts import TokenisedSample
-from ibllm_core.storage import ObjectStore
+from ibllm_core.storage import Store
 from workers.compile.rows import PreparedRow
 
 NAME = re.compile(r"rows-(\d{6})-(\d{12})-(\d{12})-(more|end)\.parquet")
@@ -29,6 +30,7 @@ ROWS = pa.schema(
         ("media", pa.list_(pa.string())),
         ("instruction", pa.string()),
         ("answer", pa.string()),
+        ("marking", pa.string()),
         ("is_external", pa.bool_()),
     ]
 )
@@ -54,7 +56,7 @@ class Block:
 class Staging:
     """The blocks of one input of a compile run."""
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str) -> None:
         self._store = store
         self._prefix = prefix
 
@@ -79,6 +81,7 @@ class Staging:
             "media": [list(row.media) for row in rows],
             "instruction": [row.instruction for row in rows],
             "answer": [row.answer for row in rows],
+            "marking": [row.marking and row.marking.model_dump_json() for row in rows],
             "is_external": [row.is_external for row in rows],
         }
         buffer = io.BytesIO()
@@ -100,6 +103,7 @@ class Staging:
                 media=tuple(row["media"]),
                 instruction=row["instruction"],
                 answer=row["answer"],
+                marking=read_marking(row["marking"]) if row["marking"] else None,
                 is_external=row["is_external"],
             )
             for row in table.to_pylist()

@@ -1,143 +1,206 @@
-"""The training loop: global batches in their fixed order, one step each, and what is seen every few steps."""
+"""The training loop: global batches in their fixed order, one step each, and what happens between them."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from ibllm_core.contract import metrics as names
-from ibllm_core.contract.job_spec import Hyperparameters
-from ibllm_core.data.collate import collate, count_labels
-from ibllm_core.data.corpus import Corpus
-from ibllm_core.data.packing import Sampler
-from ibllm_core.errors import InvalidSpecError
+from ibllm_core.contract.job_spec import EvaluationSettings, Hyperparameters
+from ibllm_core.data.dataset import Dataset
+from ibllm_core.evaluation.gates import gate_metrics
+from ibllm_core.evaluation.losses import evaluation_losses
 from ibllm_core.model.imagebind_llm import ImageBindLLM
-from workers.train.engine import Engine, schedule, train_step
+from workers.train.checkpoint.saver import Saver
+from workers.train.checkpoint.state import CheckpointState
+from workers.train.control import Control
+from workers.train.engine.base import Engine
+from workers.train.engine.optimizer import rate_share, warmup_steps
+from workers.train.feed import Feed, Step, seed_step
+from workers.train.health import HealthReader
+from workers.train.step import train_step
+from workers.train.telemetry import LoggedStep, Machine, Window, log_every
+from workers.train.watchdog import LOADING_SECONDS, SAVING_SECONDS, Watchdog
 
-LOGS_PER_TRAINING = 40
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoggedStep:
-    """What is known at a logged step; steps count from 0, the state before training."""
+class Loop:
+    """What a training is made of; the same on every rank but for the feed's slice."""
 
-    step: int
-    total_steps: int
-    metrics: dict[str, float]
-    seconds_left: float
+    engine: Engine
+    model: ImageBindLLM
+    feed: Feed
+    settings: Hyperparameters
+    evaluation: EvaluationSettings
+    validation: Dataset | None
+    machine: Machine
+    saver: Saver
+    control: Control
+    watchdog: Watchdog
+    device: torch.device
+    recipe: str
+    base_sha256: str
+    history: Callable[[], bytes]
+    on_log: Callable[[LoggedStep], None]
+    on_evaluated: Callable[[int, dict[str, float]], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Trained:
-    """What a whole training was; tokens are real ones, each as often as it was seen."""
+    """How far a training is; ``tokens`` are real ones, each as often as it was seen."""
 
-    steps: int
-    tokens: int
-
-
-@dataclass
-class _Window:
-    """Sums since the last logged step."""
-
-    started: float = field(default_factory=time.monotonic)
-    loss: Tensor | None = None
-    steps: int = 0
+    step: int = 0
+    total_steps: int = 0
     tokens: int = 0
-    positions: int = 0
+    window_loss: float = 0.0
+    window_steps: int = 0
+    validation_loss: float | None = None
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it reached its end."""
+        return self.step == self.total_steps
+
+    @staticmethod
+    def at(state: CheckpointState) -> Trained:
+        """Where a checkpoint left it."""
+        return Trained(
+            step=state.step,
+            tokens=state.tokens,
+            window_loss=state.window_loss,
+            window_steps=state.window_steps,
+            skipped_steps=state.skipped_steps,
+            skipped_in_a_row=state.skipped_in_a_row,
+        )
 
 
-def train(
-    engine: Engine,
-    model: ImageBindLLM,
-    corpus: Corpus,
-    settings: Hyperparameters,
-    *,
-    seed: int,
-    pad_token: int,
-    on_log: Callable[[LoggedStep], None],
-) -> Trained:
-    """Train to the end; ``on_log`` is called on rank 0 only.
+def train(loop: Loop, done: Trained) -> Trained:
+    """Go on from ``done`` to the end, or to where somebody asks to stop; saves before it returns.
 
-    A rank takes every ``world_size``-th row of a global batch. Where an epoch's last batch has fewer rows than ranks,
-    the others pass one row of padding, which adds nothing to the gradient.
+    Raises ``DivergedError`` after three steps in a row with gradients that are not finite.
     """
-    sampler = Sampler(
-        sizes=corpus.sizes,
-        weights=corpus.weights,
-        seed=seed,
-        epochs=settings.n_epochs,
-        row_tokens=settings.row_tokens,
-        rows_per_step=settings.rows_per_step,
+    done.total_steps = loop.feed.count(loop.settings.max_steps)
+    warmup, every = warmup_steps(loop.settings, done.total_steps), log_every(done.total_steps)
+    health = HealthReader(skipped=done.skipped_steps, in_a_row=done.skipped_in_a_row)
+    restored_loss = done.window_loss if loop.feed.rank == 0 else 0.0
+    window = Window(loop.device, loss=restored_loss, steps=done.window_steps)
+    if done.step == 0:
+        loop.on_log(LoggedStep(step=0, total_steps=done.total_steps, metrics=gates_of(loop), seconds_left=float("nan")))
+    loop.watchdog.step()
+    for step in loop.feed.steps(done.step + 1, done.total_steps, pin=loop.device.type == "cuda"):
+        evaluates = _is_evaluated(loop, step, done.total_steps)
+        loop.control.begin(step.number, save=evaluates)
+        seed_step(loop.feed.sampler.seed, step.number, loop.feed.rank)
+        share = rate_share(step.number - 1, done.total_steps, warmup, loop.settings.final_rate_share)
+        window.add(step, train_step(loop.engine, step, share, loop.device))
+        health.see(step.number, loop.engine.health)
+        done.step, done.tokens, done.validation_loss = step.number, done.tokens + step.tokens, None
+        if step.number % every == 0 or step.number == done.total_steps:
+            _take_stock(health, done)
+            _log(loop, window, share, done)
+            window = Window(loop.device)
+        if evaluates:
+            window.pause(_evaluate(loop, done))
+        orders = loop.control.orders()
+        if orders.save or step.number == done.total_steps:
+            loop.watchdog.allow(SAVING_SECONDS)  # a save that is under way is waited for
+            _take_stock(health, done)
+            done.window_loss, done.window_steps = window.loss_sum(), window.steps
+            loop.saver.save(state_of(loop, done), loop.history())
+        loop.watchdog.step()
+        if gc.get_freeze_count() == 0:
+            gc.freeze()  # what is alive now stays alive: full collections paused for half a second in nanochat
+        if orders.stop:
+            break
+    loop.watchdog.allow(SAVING_SECONDS)
+    loop.saver.wait()
+    return done
+
+
+def gates_of(loop: Loop) -> dict[str, float]:
+    """The gates as metrics, one copy to the host for all layers; none for a fusion without gates. All ranks call it."""
+    with loop.engine.gathered([loop.model.fusion.gates]):
+        magnitudes = loop.model.gate_magnitudes()
+        return {} if magnitudes is None else gate_metrics(magnitudes)
+
+
+def state_of(loop: Loop, done: Trained) -> CheckpointState:
+    """What a checkpoint of now says of itself."""
+    return CheckpointState(
+        step=done.step,
+        updates=loop.engine.updates,
+        tokens=done.tokens,
+        loss_scale=loop.engine.loss_scale,
+        window_loss=done.window_loss,
+        window_steps=done.window_steps,
+        skipped_steps=done.skipped_steps,
+        skipped_in_a_row=done.skipped_in_a_row,
+        recipe=loop.recipe,
+        base_sha256=loop.base_sha256,
+        validation_loss=done.validation_loss,
+        world_size=loop.engine.world_size,
+        zero_stage=loop.engine.zero_stage,
     )
-    lengths, tokens = corpus.lengths(model.fusion.media_tokens), corpus.lengths()
-    total = sampler.count_steps(lengths)
-    log_every = max(1, total // LOGS_PER_TRAINING)
-    if engine.rank == 0:
-        on_log(LoggedStep(step=0, total_steps=total, metrics=gate_metrics(model), seconds_left=float("nan")))
-    window, device, trained_tokens = _Window(), next(model.parameters()).device, 0
-    for step, global_batch in enumerate(sampler.batches(lengths), start=1):
-        engine.set_learning_rates(schedule(step - 1, total, settings.warmup_share))
-        rows = global_batch.rows[engine.rank :: engine.world_size] or ((),)
-        batch = collate(
-            corpus,
-            rows,
-            row_tokens=settings.row_tokens,
-            pad_token=pad_token,
-            media_tokens=model.fusion.media_tokens,
-            epoch=global_batch.epoch,
-        ).to(device)
-        share = train_step(engine, batch, count_labels(corpus, global_batch.rows))
-        window.loss = share if window.loss is None else window.loss + share
-        window.steps += 1
-        step_tokens = sum(int(tokens[list(row)].sum()) for row in global_batch.rows)
-        window.tokens += step_tokens
-        trained_tokens += step_tokens
-        window.positions += max(len(global_batch.rows), engine.world_size) * settings.row_tokens
-        if step % log_every == 0 or step == total:
-            logged = _close(window, engine, model, step, total)
-            if engine.rank == 0:
-                on_log(logged)
-            window = _Window()
-    return Trained(steps=total, tokens=trained_tokens)
 
 
-def gate_metrics(model: ImageBindLLM) -> dict[str, float]:
-    """The gates as metrics, one copy to the host for all layers; none for a fusion without gates."""
-    magnitudes = model.gate_magnitudes()
-    if magnitudes is None:
-        return {}
-    magnitudes = magnitudes.cpu()
-    per_layer: Iterator[tuple[str, float]] = (
-        (names.gate_layer(layer), float(value)) for layer, value in enumerate(magnitudes.mean(dim=1))
-    )
-    return {
-        names.GATE_ABS_MEAN: float(magnitudes.mean()),
-        names.GATE_ABS_MAX: float(magnitudes.max()),
-        names.GATE_OPEN_SHARE: float((magnitudes > names.GATE_OPEN_THRESHOLD).float().mean()),
-        **dict(per_layer),
-    }
+def _take_stock(health: HealthReader, done: Trained) -> None:
+    """Know how all steps until now went; waits for the device."""
+    health.drain()
+    done.skipped_steps, done.skipped_in_a_row = health.skipped, health.in_a_row
 
 
-def _close(window: _Window, engine: Engine, model: ImageBindLLM, step: int, total: int) -> LoggedStep:
-    assert window.loss is not None
-    loss = window.loss.float()
-    dist.all_reduce(loss)  # the ranks' shares add up to the global mean
-    seconds = time.monotonic() - window.started
-    rates = [group["lr"] for group in engine.deepspeed.optimizer.param_groups]
+def _log(loop: Loop, window: Window, share: float, done: Trained) -> None:
+    seconds = window.seconds_a_step
     metrics = {
-        names.TRAIN_LOSS: loss.item() / window.steps,
-        names.TRAIN_LEARNING_RATE: rates[0],
-        names.TRAIN_GRAD_NORM: engine.grad_norm(),
-        names.TRAIN_TOKENS_PER_SECOND: window.tokens / seconds,
-        names.TRAIN_USEFUL_TOKEN_SHARE: window.tokens / window.positions,
-        **gate_metrics(model),
+        **window.close(loop.machine, loop.engine.world_size),
+        names.TRAIN_LEARNING_RATE: loop.settings.learning_rate * share,
+        names.TRAIN_GRAD_NORM: float(loop.engine.health[2]),
+        names.TRAIN_SKIPPED_STEPS: float(done.skipped_steps),
+        **gates_of(loop),
     }
-    if not torch.isfinite(loss):
-        raise InvalidSpecError(f"the loss is not finite at step {step}: lower learning_rate, or use fp32")
-    left = (total - step) * seconds / window.steps
-    return LoggedStep(step=step, total_steps=total, metrics=metrics, seconds_left=left)
+    left = (done.total_steps - done.step) * seconds
+    loop.on_log(LoggedStep(step=done.step, total_steps=done.total_steps, metrics=metrics, seconds_left=left))
+
+
+def _is_evaluated(loop: Loop, step: Step, total_steps: int) -> bool:
+    if loop.validation is None:
+        return False
+    if loop.evaluation.every_steps is None:
+        return step.is_epochs_last or step.number == total_steps
+    return step.number % loop.evaluation.every_steps == 0 or step.number == total_steps
+
+
+def _evaluate(loop: Loop, done: Trained) -> float:
+    """Measure the validation losses; returns the seconds that it took."""
+    assert loop.validation is not None
+    started = time.monotonic()
+    loop.watchdog.allow(LOADING_SECONDS)
+    found = evaluation_losses(
+        loop.engine.forward,
+        loop.validation,
+        module=loop.model,
+        media_tokens=loop.feed.media_tokens,
+        row_tokens=loop.feed.sampler.row_tokens,
+        pad_token=loop.feed.pad_token,
+        limit=loop.evaluation.max_samples,
+        rank=loop.feed.rank,
+        world_size=loop.feed.world_size,
+        rows_per_batch=loop.feed.micro_rows,
+        variants=("right", "shuffled"),
+    )
+    dist.all_reduce(found.sums)
+    metrics = found.metrics()
+    done.validation_loss = metrics.get(names.EVAL_LOSS)
+    loop.on_evaluated(done.step, metrics)
+    loop.watchdog.step()
+    return time.monotonic() - started

@@ -21,7 +21,11 @@ TEXT_KEYS = ("caption", "text", "TEXT", "cls")
 
 def read_caption(row: Mapping[str, Any]) -> Reading:
     """The medium under a key of its kind, or under one of ``REFERENCE_KEYS``, and its caption."""
-    media = media_of(row) or _read_reference(row)
+    media = media_of(row) or read_reference(row)
+    if not media:
+        raise InvalidDataError(
+            f"has no medium: add one as {_either((*MEDIA_KEYS, *REFERENCE_KEYS))}, or remove the row"
+        )
     key = next((key for key in TEXT_KEYS if row.get(key) is not None), None)
     if key is None:
         raise InvalidDataError(f"has no caption: add one as {_either(TEXT_KEYS[:2])}, or remove the row")
@@ -31,13 +35,14 @@ def read_caption(row: Mapping[str, Any]) -> Reading:
     return (Turn(instruction=CAPTION_INSTRUCTION, answer=caption),), tuple(media), ""
 
 
-def _read_reference(row: Mapping[str, Any]) -> list[Media]:
+def read_reference(row: Mapping[str, Any]) -> list[Media]:
+    """The medium under the first of ``REFERENCE_KEYS`` that has a value, or none."""
     for key in REFERENCE_KEYS:
         value = row.get(key)
         if value is not None and value != "":
             modality = modality_of(value) if isinstance(value, str) else None
             return [read_media(value, modality or Modality.IMAGE, f'"{key}"')]
-    raise InvalidDataError(f"has no medium: add one as {_either((*MEDIA_KEYS, *REFERENCE_KEYS))}, or remove the row")
+    return []
 
 
 def _either(keys: tuple[str, ...]) -> str:

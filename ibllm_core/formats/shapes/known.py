@@ -10,7 +10,9 @@ from typing import Any
 from ibllm_core.formats.shapes.alpaca import read_alpaca
 from ibllm_core.formats.shapes.caption import REFERENCE_KEYS, TEXT_KEYS, read_caption
 from ibllm_core.formats.shapes.chat import CONVERSATION_KEYS, read_chat, read_conversations
+from ibllm_core.formats.shapes.choice import read_choice
 from ibllm_core.formats.shapes.media import MEDIA_KEYS
+from ibllm_core.formats.shapes.question import ANSWER_KEYS, read_question
 from ibllm_core.formats.shapes.turns import Reading
 
 Keys = frozenset[str]
@@ -62,8 +64,20 @@ def _is_alpaca(keys: Keys) -> bool:
     return keys >= {"instruction", "output"}
 
 
+def _has_medium(keys: Keys) -> bool:
+    return not (keys.isdisjoint(REFERENCE_KEYS) and keys.isdisjoint(MEDIA_KEYS))
+
+
 def _is_caption(keys: Keys) -> bool:
-    return not keys.isdisjoint(TEXT_KEYS) and not (keys.isdisjoint(REFERENCE_KEYS) and keys.isdisjoint(MEDIA_KEYS))
+    return not keys.isdisjoint(TEXT_KEYS) and _has_medium(keys)
+
+
+def _is_choice(keys: Keys) -> bool:
+    return keys >= {"question", "choices", "answer"}
+
+
+def _is_question(keys: Keys) -> bool:
+    return "question" in keys and not keys.isdisjoint(ANSWER_KEYS) and "choices" not in keys and _has_medium(keys)
 
 
 CHAT = Shape(name="OpenAI chat", keys="messages", fits=_is_chat, read=read_chat)
@@ -78,4 +92,11 @@ CAPTION = Shape(
     fits=_is_caption,
     read=read_caption,
 )
-SHAPES = (CHAT, LLAVA, SHAREGPT, ALPACA, CAPTION)
+CHOICE = Shape(name="multiple-choice questions", keys="question, choices and answer", fits=_is_choice, read=read_choice)
+QUESTION = Shape(
+    name="visual questions",
+    keys="image, file_name or url, and question and answers or answer",
+    fits=_is_question,
+    read=read_question,
+)
+SHAPES = (CHAT, LLAVA, SHAREGPT, ALPACA, CAPTION, CHOICE, QUESTION)

@@ -1,16 +1,17 @@
 """What a fusion is: how the bound vectors of a batch's media meet a frozen LLaMA.
 
-A fusion turns bound vectors into a *condition* (everything that does not depend on the text, computed once a request)
-and, while that is in use, lets each token receive what belongs to its segment. Outside of ``using`` the backbone is
-the plain LLaMA. Shape suffixes of this package: B rows, T tokens of a row, L layers, S segments, C model dimension, H
-heads, G key-value heads, D head dimension, K prompts or media tokens.
+A fusion turns bound vectors into a *condition*: everything that does not depend on the text, computed once a request.
+With the segment of every token that makes the *media* of a forward pass, which travels through the backbone as the
+keyword ``media`` of every layer and attention, where the fusion's hooks find it. Without it the backbone is the plain
+LLaMA. Shape suffixes of this package: B rows, T tokens of a row, L layers, S segments, C model dimension, H heads, G
+key-value heads, D head dimension, K prompts or media tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,13 @@ START_DEVIATION = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Active:
-    """The condition in use, and for each token the segment it belongs to, or ``NO_SEGMENT``."""
+class Media:
+    """Lines of the condition, one a layer where the fusion has one a layer, and the segment of each token.
 
-    condition: Tensor
+    ``segments_BT`` may be ``[B, 1]``, which holds for every token of the row; the last segment stands for no media.
+    """
+
+    lines: tuple[Tensor, ...]
     segments_BT: Tensor
 
 
@@ -38,7 +42,6 @@ class Fusion(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_parameter("gates", None)
-        self._active: Active | None = None
         # A tuple, so that the backbone's layers do not become submodules of the fusion.
         self._layers: tuple[nn.Module, ...] = ()
 
@@ -47,32 +50,53 @@ class Fusion(nn.Module):
         self._layers = tuple(layers)
 
     def condition(self, bound_SC: Tensor) -> Tensor:
-        """What the media of the segments is to the layers; its last segment is "no media": zeros."""
+        """What the media of the segments is to the layers, ``[layers, S + 1, ...]`` with "no media" last: zeros.
+
+        A fusion that acts once has one line for all layers.
+        """
         raise NotImplementedError
 
-    def embed(self, embedded_BTC: Tensor, positions_BT: Tensor) -> Tensor:
+    def media(self, condition: Tensor, segments_BT: Tensor) -> Media:
+        """The condition as tokens of segment ``s`` are to receive it; ``NO_SEGMENT`` receives nothing.
+
+        Taken apart once: each layer that picked its own line from the whole would fill a gradient of the whole.
+        """
+        return Media(lines=condition.unbind(), segments_BT=segments_BT % condition.shape[1])
+
+    def embed(self, embedded_BTC: Tensor, positions_BT: Tensor, media: Media) -> Tensor:
         """The input embeddings, with media tokens where the fusion has any."""
-        del positions_BT
+        del positions_BT, media
         return embedded_BTC
 
-    @contextmanager
-    def using(self, condition: Tensor, segments_BT: Tensor) -> Iterator[None]:
-        """Inside, tokens of segment ``s`` receive ``condition`` of ``s``; ``NO_SEGMENT`` receives nothing.
 
-        ``segments_BT`` may be ``[B, 1]``, which holds for every token of the row. Not for concurrent use.
-        """
-        self._active = Active(condition=condition, segments_BT=segments_BT)
-        try:
-            yield
-        finally:
-            self._active = None
+def of_tokens(line_SC: Tensor, segments_BT: Tensor) -> Tensor:
+    """What each token receives, ``[B, T, C]``: the line of its segment."""
+    received_BTC: Tensor = _OfTokens.apply(line_SC, segments_BT)  # type: ignore[no-untyped-call]
+    return received_BTC
 
 
-def with_no_media(condition: Tensor, segment_dim: int) -> Tensor:
-    """Append a segment of zeros, which the index ``NO_SEGMENT`` picks."""
-    shape = list(condition.shape)
-    shape[segment_dim] = 1
-    return torch.cat([condition, condition.new_zeros(shape)], dim=segment_dim)
+class _OfTokens(torch.autograd.Function):
+    """Sums a segment's gradient in float32: in bfloat16, forty tokens one after the other lose two digits."""
+
+    @staticmethod
+    def forward(ctx: Any, line_SC: Tensor, segments_BT: Tensor) -> Tensor:
+        ctx.save_for_backward(segments_BT)
+        ctx.segments = len(line_SC)
+        return line_SC.index_select(0, segments_BT.flatten()).view(*segments_BT.shape, -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BTC: Tensor) -> tuple[Tensor, None]:
+        (segments_BT,) = ctx.saved_tensors
+        precise = torch.promote_types(gradient_BTC.dtype, torch.float32)
+        sums_SC = gradient_BTC.new_zeros(ctx.segments, gradient_BTC.shape[-1], dtype=precise)
+        sums_SC.index_add_(0, segments_BT.flatten(), gradient_BTC.flatten(0, 1).to(precise))
+        return sums_SC.to(gradient_BTC.dtype), None
+
+
+def with_no_media(condition: Tensor) -> Tensor:
+    """Append the segment of no media, zeros, to ``[layers, S, ...]``, where ``NO_SEGMENT`` finds it from the end."""
+    nothing = condition.new_zeros(len(condition), 1, *condition.shape[2:])
+    return torch.cat([condition, nothing], dim=1)
 
 
 def split_heads(x: Tensor, head_dim: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ibllm_core.model.fusion.base import NO_SEGMENT, START_DEVIATION, Fusion, with_no_media
+from ibllm_core.model.fusion.base import START_DEVIATION, Fusion, Media, with_no_media
 
 
 class Concat(Fusion):
@@ -22,14 +22,13 @@ class Concat(Fusion):
         self.offset = nn.Parameter(torch.randn(num_tokens, model_dim) * START_DEVIATION)
 
     def condition(self, bound_SC: Tensor) -> Tensor:
-        """The media tokens ``[S, K, C]``."""
-        return with_no_media(self.scale * bound_SC[:, None] + self.offset, segment_dim=0)
+        """The media tokens, ``[1, S + 1, K, C]``."""
+        return with_no_media((self.scale * bound_SC[:, None] + self.offset)[None])
 
-    def embed(self, embedded_BTC: Tensor, positions_BT: Tensor) -> Tensor:
+    def embed(self, embedded_BTC: Tensor, positions_BT: Tensor, media: Media) -> Tensor:
         """Put media tokens where a segment with media has its first K positions."""
-        if self._active is None:
-            return embedded_BTC
-        segments_BT = self._active.segments_BT.expand_as(positions_BT)
-        media_BTC = self._active.condition[segments_BT, positions_BT.clamp(max=self.media_tokens - 1)]
-        is_media_BT = (positions_BT < self.media_tokens) & (segments_BT != NO_SEGMENT)
+        (line_SKC,) = media.lines
+        segments_BT = media.segments_BT.expand_as(positions_BT)
+        media_BTC = line_SKC[segments_BT, positions_BT.clamp(max=self.media_tokens - 1)]
+        is_media_BT = (positions_BT < self.media_tokens) & (segments_BT < len(line_SKC) - 1)
         return torch.where(is_media_BT[..., None], media_BTC, embedded_BTC)

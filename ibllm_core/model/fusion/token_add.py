@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ibllm_core.model.fusion.base import Fusion, with_no_media
+from ibllm_core.model.fusion.base import Fusion, Media, of_tokens, with_no_media
 
 
 class TokenAdd(Fusion):
@@ -32,10 +32,11 @@ class TokenAdd(Fusion):
 
     def condition(self, bound_SC: Tensor) -> Tensor:
         """The table ``u_LSC`` with ``u_l = g_l * T_I``."""
-        return with_no_media(self.gates[:, :, None] * bound_SC, segment_dim=1)
+        return with_no_media(self.gates[:, :, None] * bound_SC)
 
     def _add(self, index: int, _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._active is None:
+        media: Media | None = kwargs.get("media")
+        if media is None:
             return None
         hidden_BTC, *others = args
-        return (hidden_BTC + self._active.condition[index][self._active.segments_BT], *others), kwargs
+        return (hidden_BTC + of_tokens(media.lines[index], media.segments_BT), *others), kwargs

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ibllm_core.model.fusion.base import Fusion, split_heads, with_no_media
+from ibllm_core.model.fusion.base import Fusion, Media, of_tokens, split_heads, with_no_media
 from ibllm_core.model.lora import base_weight, linear_part
 
 
@@ -33,11 +33,13 @@ class ValueGate(Fusion):
         """Hook the output of each layer's attention."""
         super().attach(layers)
         for index, layer in enumerate(layers):
-            layer.self_attn.register_forward_hook(partial(self._add, index))  # type: ignore[union-attr]
+            layer.self_attn.register_forward_hook(  # type: ignore[union-attr]
+                partial(self._add, index), with_kwargs=True
+            )
 
     def condition(self, bound_SC: Tensor) -> Tensor:
         """The table ``u_LSC``."""
-        return with_no_media(torch.stack([self._row(i, bound_SC) for i in range(len(self._layers))]), segment_dim=1)
+        return with_no_media(torch.stack([self._row(i, bound_SC) for i in range(len(self._layers))]))
 
     def _row(self, index: int, bound_SC: Tensor) -> Tensor:
         attention: Any = self._layers[index].self_attn
@@ -46,8 +48,12 @@ class ValueGate(Fusion):
         gated_SHD = self.gates[index].tanh()[:, None] * values_SHD
         return linear_part(attention.o_proj, gated_SHD.flatten(1))
 
-    def _add(self, index: int, _attention: nn.Module, _args: Any, output: tuple[Any, ...]) -> Any:
-        if self._active is None:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the number of a layer in its graph would make a graph a layer
+    def _add(
+        self, index: int, _attention: nn.Module, _args: Any, kwargs: dict[str, Any], output: tuple[Any, ...]
+    ) -> Any:
+        media: Media | None = kwargs.get("media")
+        if media is None:
             return None
         hidden_BTC, *others = output
-        return (hidden_BTC + self._active.condition[index][self._active.segments_BT], *others)
+        return (hidden_BTC + of_tokens(media.lines[index], media.segments_BT), *others)

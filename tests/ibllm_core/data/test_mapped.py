@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibllm_core.contract.marking import PeoplesAnswers
 from ibllm_core.data.dataset import GREY, NO_FEATURE, CompiledSample, Dataset
 from ibllm_core.data.mapped import open_mapped
 from ibllm_core.data.shards import QuarantineWriter, write_features, write_samples
@@ -31,6 +33,7 @@ def random_sample(row: int, rng: np.random.Generator, num_features: int) -> Comp
         instruction=f"what {row}?",
         answer=f"that {row}",
         media=("image/0",),
+        marking=PeoplesAnswers(answers=("that", f"this {row}")) if row % 2 else None,
     )
 
 
@@ -66,6 +69,16 @@ def test_what_is_written_is_mapped(
     assert equal(mapped, Dataset.of(samples, vectors, media))
     assert list(mapped.provenance.texts) == list(Dataset.of(samples, vectors, media).provenance.texts)
     assert list(mapped.provenance.media) == media
+
+
+def test_a_dataset_of_an_earlier_version_has_no_markings(tmp_path: Path) -> None:
+    samples = [random_sample(row, np.random.default_rng(row), 1) for row in range(1, 4)]
+    write(tmp_path, samples, np.ones((1, 1, DIM)), ["image/a"])
+    for path in tmp_path.glob("shard-*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns("marking"), path)
+    manifest = {"files": {path.name: {"sha256": sha256_of(path)} for path in tmp_path.iterdir()}}
+    mapped = open_mapped(tmp_path, manifest)
+    assert [(text.answer, text.marking) for text in mapped.provenance.texts] == [(s.answer, None) for s in samples]
 
 
 def test_text_alone_needs_no_features(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ibllm_core.contract.adapter_config import AdapterConfig
-from ibllm_core.model import backbone
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.model.stages import freeze_for, trained_parameters
 from tests.conftest import FEATURE_DIM, tiny_llama
@@ -53,11 +52,8 @@ def name_of(config: dict[str, Any]) -> str:
 
 def our_logits(model: ImageBindLLM, sample: Sample) -> torch.Tensor:
     batch = as_batch(model, [sample], [[0]], 12)
-    mask = backbone.packed_mask(batch.positions_BT)
-    condition = model.condition(batch.features_SF)
-    hidden = model.hidden(batch.tokens_BT, batch.positions_BT, mask, condition, batch.segments_BT)
     start = model.fusion.media_tokens if sample[2] is not None else 0
-    return model.llama.lm_head(hidden[0, start : start + len(sample[0])])
+    return model.llama.lm_head(model.packed_hidden(batch)[start : start + len(sample[0])])
 
 
 @pytest.mark.parametrize("llama", LLAMAS)
@@ -94,12 +90,12 @@ def test_zero_gates_give_the_plain_llama_bit_by_bit(settings: dict[str, Any]) ->
     with torch.no_grad():
         seen = our_logits(model, (tokens, prompt_length, feature.float()))
         assert torch.equal(seen, our_logits(model, (tokens, prompt_length, without)))
-        # In the same row with the same mask: another shape adds up in another order.
-        batch = as_batch(model, [(tokens, prompt_length, feature.float())], [[0]], 12)
-        shape = {"position_ids": batch.positions_BT, "attention_mask": backbone.packed_mask(batch.positions_BT)}
-        stock = tiny_llama()(input_ids=batch.tokens_BT, **shape).logits
-        with model.fusion.using(model.condition(batch.features_SF), batch.segments_BT):
-            assert torch.equal(model.llama(input_ids=batch.tokens_BT, **shape).logits, stock)
+        # Stock transformers under a mask, as in generation: another attention adds up in another order.
+        batch = as_batch(model, [(tokens, prompt_length, feature.float())], [[0]], len(tokens))
+        shape = {"attention_mask": torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()[None, None]}
+        stock = tiny_llama()(input_ids=batch.tokens_T[None], **shape).logits
+        media = model.fusion.media(model.condition(batch.features_SF), torch.zeros(1, 1).long())
+        assert torch.equal(model.llama(input_ids=batch.tokens_T[None], **shape, media=media).logits, stock)
         model.fusion.gates.fill_(0.5)
         assert not torch.equal(our_logits(model, (tokens, prompt_length, feature.float())), seen)
 

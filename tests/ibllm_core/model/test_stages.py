@@ -89,7 +89,7 @@ def test_a_proof_shows_what_stayed_and_how_far_the_rest_went() -> None:
     with torch.no_grad():
         model.fusion.gates[1] += 3
         model.fusion.gates[0] -= 4
-    proof = prove(model, before, {name: p.detach() for name, p in trained_parameters(model)})
+    proof = prove(before, hash_frozen_groups(model), {name: p.detach() for name, p in trained_parameters(model)})
     gates = proof.trained["gates"]
     assert (gates.parameters, gates.norm_before, gates.drift, gates.drift_max) == (2, 0, 5, 4)
     assert proof.trained["bind_network"].drift == 0
@@ -105,4 +105,4 @@ def test_a_stage_in_which_something_frozen_moved_has_no_proof() -> None:
     with torch.no_grad():
         model.bind_network.project.bias[0] += 1
     with pytest.raises(FrozenWeightsMovedError, match="bind_network"):
-        prove(model, before, {name: p.detach() for name, p in trained_parameters(model)})
+        prove(before, hash_frozen_groups(model), {name: p.detach() for name, p in trained_parameters(model)})

@@ -63,7 +63,7 @@ class World:
 
     def compile(self, *inputs: CompileInput, job: str = "ftjob-1", **changes: Any) -> Outcome:
         """Run one attempt of a job's compile run."""
-        settings = WorkerSettings(ibllm_cache=self.cache, mlflow_tracking_uri="http://none", ibllm_local_data=True)
+        settings = WorkerSettings(ibllm_cache=self.cache, ibllm_local_data=True)
         return compile_run.run(spec(*inputs, job=job, **changes), self.store, settings, self.recorder)
 
     def dataset(self, outcome: Outcome, name: str = "a") -> Dataset:
@@ -121,7 +121,6 @@ def world(folder: Path) -> Iterator[World]:
             "IBLLM_S3_ACCESS_KEY": settings.access_key,
             "IBLLM_S3_SECRET_KEY": settings.secret_key,
             "IBLLM_CACHE": str(folder / "cache"),
-            "MLFLOW_TRACKING_URI": "http://none",
             "IBLLM_LOCAL_DATA": "true",
             "RAY_AUTH_MODE": "disabled",
         }

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from ibllm_core.formats.shapes.known import ALPACA, CAPTION, CHAT, LLAVA, SHAREGPT, Shape, present_keys, shape_of
+from ibllm_core.formats.shapes.known import (
+    ALPACA,
+    CAPTION,
+    CHAT,
+    CHOICE,
+    LLAVA,
+    QUESTION,
+    SHAREGPT,
+    Shape,
+    present_keys,
+    shape_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +32,11 @@ from ibllm_core.formats.shapes.known import ALPACA, CAPTION, CHAT, LLAVA, SHAREG
         ([{"audio", "caption"}], CAPTION),
         ([{"note"}, {"instruction"}, {"url", "caption"}], CAPTION),
         ([{"messages"}, {"url", "caption"}, {"url", "caption"}], CAPTION),
+        ([{"image", "question", "answers"}], QUESTION),
+        ([{"url", "question", "answer"}], QUESTION),
+        ([{"image", "question", "answers", "caption"}], CAPTION),
+        ([{"question", "choices", "answer"}, {"image", "question", "choices", "answer", "hint"}], CHOICE),
+        ([{"question", "answer"}], None),
         ([{"text"}], None),
         ([{"image"}], None),
         ([], None),

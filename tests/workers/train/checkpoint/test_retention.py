@@ -1,0 +1,53 @@
+"""What stays of many checkpoints."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibllm_core.contract.job_spec import CheckpointPolicy
+from workers.train.checkpoint.retention import kept
+
+LOSSES = st.dictionaries(st.integers(1, 200), st.none() | st.floats(0, 10) | st.just(math.nan), min_size=1, max_size=30)
+POLICIES = st.builds(
+    CheckpointPolicy,
+    keep_last=st.integers(1, 5),
+    keep_best=st.integers(0, 5),
+    keep_every=st.none() | st.integers(1, 50),
+)
+
+
+@given(LOSSES, POLICIES)
+def test_the_newest_the_best_and_every_so_manieth_stay(
+    losses: dict[int, float | None], policy: CheckpointPolicy
+) -> None:
+    chosen = kept(losses, policy)
+    newest = sorted(losses)[-policy.keep_last :]
+    measured = {step: loss for step, loss in losses.items() if loss is not None and not math.isnan(loss)}
+    best = sorted(measured, key=lambda step: (measured[step], step))[: policy.keep_best]
+    milestones = {step for step in losses if policy.keep_every and step % policy.keep_every == 0}
+    assert chosen == {*newest, *best, *milestones}
+    assert max(losses) in chosen
+
+
+@given(LOSSES, POLICIES)
+def test_what_stays_would_stay_again(losses: dict[int, float | None], policy: CheckpointPolicy) -> None:
+    chosen = kept(losses, policy)
+    assert kept({step: losses[step] for step in chosen}, policy) == chosen
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"keep_last": 1, "keep_best": 0}, {50}),
+        ({"keep_last": 2, "keep_best": 0}, {40, 50}),
+        ({"keep_last": 1, "keep_best": 2}, {20, 30, 50}),
+        ({"keep_last": 1, "keep_best": 0, "keep_every": 20}, {20, 40, 50}),
+    ],
+)
+def test_a_policy_by_example(policy: dict[str, int], expected: set[int]) -> None:
+    losses = {10: 3.0, 20: 1.0, 30: 2.0, 40: None, 50: 4.0}
+    assert kept(losses, CheckpointPolicy(**policy)) == expected

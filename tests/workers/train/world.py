@@ -1,0 +1,117 @@
+"""A folder as an object store, with a base, compiled data and a stage-1 adapter that belong together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ibllm_core.adapter.header import AdapterHeader
+from ibllm_core.contract import layout
+from ibllm_core.contract.adapter_config import AdapterConfig
+from ibllm_core.contract.run_spec import TrainSpec
+from ibllm_core.data.shards import write_features
+from ibllm_core.errors import ObjectMissingError
+from ibllm_core.storage import manifest_sha256
+from tests.conftest import FEATURE_DIM, TINY
+from workers.compile.identity import Recipe
+from workers.model_loading import WEIGHTS_HASH
+
+BASE, DATA, HELD_OUT, PARENT = "tiny", "ds-train", "ds-valid", "jobs/j/stage1/adapter"
+BASE_FILES = {"config.json": {"sha256": "c", "bytes": 1}, "tokenizer.json": {"sha256": "t", "bytes": 1}}
+
+
+class FolderStore:
+    """What is asked of an object store, out of a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def get(self, key: str) -> bytes:
+        if not (self.root / key).exists():
+            raise ObjectMissingError(f"the object store has no {key}", key=key)
+        return (self.root / key).read_bytes()
+
+    def get_json(self, key: str) -> Any:
+        return json.loads(self.get(key))
+
+    def manifest(self, prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.get_json(layout.manifest(prefix))
+        return found
+
+    def put_json(self, key: str, value: Any) -> None:
+        (self.root / key).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / key).write_text(json.dumps(value))
+
+    def add_base(self, name: str = BASE, *, sha256: str = "b" * 64, **changes: Any) -> None:
+        files = {**BASE_FILES, "model.safetensors": {"sha256": "w", "bytes": 1}}
+        self.put_json(f"{layout.base(name)}/config.json", {**TINY, **changes})
+        self.put_json(layout.manifest(layout.base(name)), {WEIGHTS_HASH: sha256, "files": files})
+
+    def add_dataset(self, dataset: str, *, feature_dim: int = FEATURE_DIM, **changes: Any) -> None:
+        """A dataset of 100 samples and 2,000 tokens; changes go to counts, recipe or encoder, whichever has the key."""
+        recipe = Recipe(
+            encoder_sha256="e",
+            tokenizer_sha256=manifest_sha256({"files": BASE_FILES}),
+            template="alpaca",
+            row_tokens=64,
+            context=256,
+            media_tokens=0,
+            grey_for_text=False,
+            views=1,
+        )
+        about = {
+            "counts": {"samples": 100, "tokens": 2000, "text_only": 10},
+            "encoder": {"name": "imagebind"},
+            "recipe": asdict(recipe),
+        }
+        for part in about.values():
+            part.update({key: changes.pop(key) for key in list(changes) if key in part})
+        assert not changes
+        prefix = layout.dataset(dataset)
+        (self.root / prefix).mkdir(parents=True, exist_ok=True)
+        write_features(self.root / prefix / "features-00000.parquet", [], np.empty((0, 1, feature_dim)))
+        self.put_json(layout.manifest(prefix), about)
+
+    def add_parent(self, prefix: str = PARENT, **changes: Any) -> None:
+        header = {
+            "stage": "stage1",
+            "config": AdapterConfig(),
+            "feature_dim": FEATURE_DIM,
+            "vocab_size": TINY["vocab_size"],
+            "template": "caption",
+            "base": BASE,
+            "base_sha256": "b" * 64,
+            "encoder": "imagebind",
+        }
+        self.put_json(layout.manifest(prefix), {"header": AdapterHeader(**{**header, **changes}).model_dump()})
+
+
+def spec(stage: str = "stage1", **changes: Any) -> TrainSpec:
+    """A run that can work; ``resources`` and ``hyperparameters`` are merged into its own."""
+    whole: dict[str, Any] = {
+        "job_id": "j",
+        "run_id": "r",
+        "attempt_id": "a",
+        "attempt_number": 1,
+        "service_url": "http://service",
+        "token": "t",
+        "base": BASE,
+        "encoder": "imagebind",
+        "adapter": {},
+        "seed": 0,
+        "stage": stage,
+        "datasets": [{"dataset": DATA, "weight": 1.0}],
+        "validation_dataset": HELD_OUT,
+        "template": "alpaca",
+        "parent_adapter": PARENT if stage == "stage2" else None,
+        "adapter_prefix": "models/x",
+    }
+    merged = {
+        "resources": {"workers": 2, "precision": "fp32", **changes.pop("resources", {})},
+        "hyperparameters": {"row_tokens": 64, "rows_per_step": 4, **changes.pop("hyperparameters", {})},
+    }
+    return TrainSpec.model_validate({**whole, **merged, **changes})

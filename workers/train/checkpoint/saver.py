@@ -1,0 +1,134 @@
+"""Saving while training goes on: the step waits for a copy in memory, a thread does the rest."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from ibllm_core.contract.job_spec import CheckpointPolicy
+from ibllm_core.errors import ObjectExistsError, StorageError
+from ibllm_core.storage import sha256_of
+from workers.train.checkpoint import files
+from workers.train.checkpoint.listing import Checkpoints
+from workers.train.checkpoint.parts import KINDS, HostCopy
+from workers.train.checkpoint.state import HISTORY_FILE, STATE_FILE, CheckpointState
+from workers.train.engine.base import Engine
+
+RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0)  # and every 20 s from then on
+PATIENCE_SECONDS = 1800.0  # a store that was away for longer fails the save, and with it the run
+log = logging.getLogger(__name__)
+Done = TypeVar("Done")
+
+
+class Saver:
+    """Writes checkpoints with all ranks; each rank uploads its own files, the first one commits.
+
+    Must be made, and its methods called, by all ranks alike.
+    """
+
+    def __init__(self, engine: Engine, checkpoints: Checkpoints, policy: CheckpointPolicy, scratch: Path) -> None:
+        self._engine, self._checkpoints, self._policy = engine, checkpoints, policy
+        self._group = dist.new_group(backend="gloo")  # of the thread alone: the main one has its own messages
+        self._copy = HostCopy(engine, self._group)
+        self._scratch = scratch
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.saved_step: int | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save is under way; all ranks' saves end at about the same time, the first rank's last."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def save(self, state: CheckpointState, history: bytes) -> None:
+        """Copy the state and return; a save that is under way is waited for. Raises what an earlier one failed of."""
+        self.wait()
+        copied = self._copy.take()
+        self._thread = threading.Thread(target=self._run, args=(state, history, copied), name="saver", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until what was to be saved is saved."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, state: CheckpointState, history: bytes, copied: torch.cuda.Event | None) -> None:
+        try:
+            if copied is not None:
+                copied.synchronize()
+            self._write(state, history)
+        except BaseException as error:
+            self._error = error
+            log.exception("the checkpoint of step %d could not be written", state.step)
+
+    def _write(self, state: CheckpointState, history: bytes) -> None:
+        started = time.monotonic()
+        tensors = self._copy.whole(KINDS)
+        prefix = self._checkpoints.prefix(state.step)
+        writers = 1 + max(part.writer for part in self._copy.parts)
+        entries: dict[str, Any] = {}
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as temporary:
+            folder = Path(temporary)
+            paths = []
+            if self._engine.rank < writers:
+                paths += files.write(folder, tensors, writer=self._engine.rank, writers=writers)
+            if self._engine.rank == 0:
+                paths += _write_small(folder, state, history)
+            for path in paths:
+                _persistently(lambda path=path: self._upload(f"{prefix}/{path.name}", path))  # type: ignore[misc]
+                entries[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        everyone: list[dict[str, Any]] = [{} for _ in range(self._engine.world_size)]
+        dist.all_gather_object(everyone, entries, group=self._group)
+        if self._engine.rank == 0:
+            listed = {name: entry for mine in everyone for name, entry in sorted(mine.items())}
+            _persistently(lambda: self._commit(state, listed))
+            self._checkpoints.tidy(self._policy)
+            size = sum(entry["bytes"] for entry in listed.values()) / 1e6
+            log.info("saved step %d: %.1f MB in %.1f s", state.step, size, time.monotonic() - started)
+        self.saved_step = state.step
+
+    def _upload(self, key: str, path: Path) -> None:
+        with path.open("rb") as source:
+            self._checkpoints.store.upload(key, source)
+
+    def _commit(self, state: CheckpointState, listed: dict[str, Any]) -> None:
+        try:
+            self._checkpoints.commit(state, listed)
+        except ObjectExistsError:
+            # Our own manifest, of a try whose answer was lost: the steps of a run are written once.
+            log.info("the manifest of step %d is there already", state.step)
+
+
+def _write_small(folder: Path, state: CheckpointState, history: bytes) -> list[Path]:
+    (folder / STATE_FILE).write_text(state.model_dump_json(indent=1))
+    (folder / HISTORY_FILE).write_bytes(history)
+    return [folder / STATE_FILE, folder / HISTORY_FILE]
+
+
+def _persistently(act: Callable[[], Done]) -> Done:
+    """Do something with the store, again while it is away."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for attempt in range(10_000):
+        try:
+            return act()
+        except ObjectExistsError:
+            raise
+        except StorageError as error:
+            seconds = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
+            if time.monotonic() + seconds > deadline:
+                raise
+            log.warning("saving is tried again in %.0f s: %s", seconds, error)
+            time.sleep(seconds)
+    raise AssertionError("unreachable")
