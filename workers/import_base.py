@@ -23,7 +23,7 @@ from ibllm_core.contract import layout
 from ibllm_core.errors import CoreError
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore, Store
-from workers.model_loading import WEIGHTS_HASH, weights_hash
+from workers.base_manifest import WEIGHTS_HASH, weights_hash
 
 
 def main(name: str, source: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -15,11 +14,9 @@ from ibllm_core.bases.safetensors_folder import read_config, read_tokenizer
 from ibllm_core.contract import layout
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import Precision, TrainingStage
-from ibllm_core.errors import InvalidSpecError
 from ibllm_core.model.imagebind_llm import ImageBindLLM
 from ibllm_core.storage import Store, manifest_sha256
-
-WEIGHTS_HASH = "weights_sha256"  # in a base's manifest
+from workers.base_manifest import weights_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +50,6 @@ def fetch_base(store: Store, name: str, cache: Path, *, with_weights: bool = Tru
         sha256=sha256,
         tokenizer_sha256=manifest_sha256({"files": others}),
     )
-
-
-def weights_hash(name: str, manifest: dict[str, Any]) -> str:
-    """The hash of a base's weights; ``InvalidSpecError`` for one of an older version: a manifest never changes."""
-    if WEIGHTS_HASH not in manifest:
-        raise InvalidSpecError(
-            f"base {name} was brought in by an older version, and the hash of its weights is not known: bring it in "
-            "again under a new name with `ibllm import-base`",
-            base=name,
-        )
-    return str(manifest[WEIGHTS_HASH])
 
 
 def load_model(

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 def main() -> int:
     """Run until SIGTERM; a second scheduler waits for the lock, and takes over when the first one goes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each look whether the API is there
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())

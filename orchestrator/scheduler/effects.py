@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import httpx
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,7 @@ from orchestrator.db.models import File, Job, Run
 from orchestrator.errors import ServiceError
 from orchestrator.scheduler import specs
 
+HEALTH_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,15 @@ def submit(world: World, session: Session, job: Job, run: Run) -> None:
     key = layout.spec(job.id, run.kind, attempt.number)
     world.store.put(key, specs.build(job, run, attempt, sources).model_dump_json(indent=1).encode())
     world.ray.submit(attempt.id, key)
+
+
+def service_answers(world: World) -> bool:
+    """Whether attempts can be heard: their words go to the API, whose absence looks like their silence."""
+    try:
+        return httpx.get(f"{world.service_url}/health", timeout=HEALTH_SECONDS, trust_env=False).is_success
+    except httpx.HTTPError as error:
+        log.warning("the API does not answer, so that no attempt can be heard: %s", error)
+        return False
 
 
 def stop(world: World, run: Run) -> None:

@@ -45,6 +45,7 @@ class Reconciler:
     def __init__(self, sessions: sessionmaker[Session], world: effects.World) -> None:
         self._sessions = sessions
         self._world = world
+        self._deaf_until = datetime.now(UTC)
 
     def run_once(self) -> None:
         """One pass. A run that fails to move is logged and tried again in the next pass."""
@@ -55,6 +56,8 @@ class Reconciler:
             decided = _plan(jobs, nodes, now)
             _save_snapshot(session, jobs, nodes, now)
             session.commit()
+        if jobs and not effects.service_answers(self._world):
+            self._deaf_until = now
         for job_id in [job.id for job in jobs]:
             self._move_job(job_id, decided, now)
 
@@ -111,6 +114,7 @@ class Reconciler:
             wait=decided.waiting.get(run.id),
             ray=self._ray_status(attempt) if attempt and not outcome else RayStatus.UNKNOWN,
             heartbeat_at=attempt.heartbeat_at if attempt else None,
+            deaf_until=self._deaf_until,
             outcome=outcome,
             stop_reason=TerminationReason(run.reason) if run.reason else None,
             stop_message=run.message or "",

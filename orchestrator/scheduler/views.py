@@ -22,7 +22,10 @@ class RayStatus(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """A run as it was loaded, with its newest attempt."""
+    """A run as it was loaded, with its newest attempt.
+
+    ``deaf_until`` is when the API was last seen to be away: nobody could be heard before.
+    """
 
     now: datetime
     since: datetime
@@ -33,6 +36,7 @@ class RunView:
     wait: Wait | None = None
     ray: RayStatus = RayStatus.UNKNOWN
     heartbeat_at: datetime | None = None
+    deaf_until: datetime | None = None
     outcome: Outcome | None = None
     stop_reason: TerminationReason | None = None
     stop_message: str = ""
@@ -41,6 +45,12 @@ class RunView:
     def age(self) -> float:
         """Seconds in the present state."""
         return (self.now - self.since).total_seconds()
+
+    @property
+    def silence(self) -> float:
+        """Seconds in which the attempt could have been heard, and was not."""
+        heard = self.heartbeat_at or self.since
+        return (self.now - max(heard, self.deaf_until or heard)).total_seconds()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,10 +124,10 @@ def changed(llama: LlamaForCausalLM, device: torch.device, change: Callable[[Ima
 def engines(llama: LlamaForCausalLM, device: torch.device, zero_stage: int) -> float:
     """Losses of some steps."""
     losses = []
-    for stage in (zero_stage, 0):
+    for stage in (0, zero_stage):
         ours = trainer(llama, SMALL, device, zero_stage=stage)
         losses.append(torch.stack([ours.step(step) for step in ours.steps(STEPS)]))
-    return _relative(*losses)
+    return _relative(losses[1], losses[0])
 
 
 def round_trip(llama: LlamaForCausalLM, device: torch.device, zero_stage: int) -> float:

@@ -35,15 +35,16 @@ from workers.train.feed import Step
 
 GOAL = 10.0
 TURNS = 3
-ROW_TOKENS, ROWS = 256, 4
+ROW_TOKENS = 256
 SAMPLES = 256
+GLOBAL_BATCH = 32  # the released script's: 8 GPUs by 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--template", choices=sorted(PROMPTS), default="alpaca", help="the released trainer's, or ours")
     parser.add_argument("--packages", type=Path, default=PACKAGES, help="where the demo left its packages")
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"rows of {ROW_TOKENS} tokens of a global batch")
+    parser.add_argument("--batch", type=int, default=GLOBAL_BATCH, help="samples of a global batch, about")
     parser.add_argument("--turns", type=int, default=TURNS)
     chosen = parser.parse_args()
     encoder = EfficientNetLite0()
@@ -52,7 +53,8 @@ def main() -> None:
         "Stage 1 against a simple loop",
         f"{data.source}, template {chosen.template}, {data.mean_tokens:.0f} tokens each.",
     )
-    report(data, encoder, rows=chosen.rows, turns=chosen.turns)
+    rows = max(1, round(chosen.batch * data.mean_tokens / ROW_TOKENS))
+    report(data, encoder, rows=rows, turns=chosen.turns)
 
 
 def report(data: Material, encoder: EfficientNetLite0, *, rows: int, turns: int) -> list[float]:

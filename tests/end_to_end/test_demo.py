@@ -57,10 +57,10 @@ def s3(embedded: Embedded) -> Any:
     )
 
 
-def test_the_report_tells_of_two_deepspeed_workers_and_frozen_weights(
+def test_the_report_tells_of_two_workers_and_frozen_weights(
     report: dict[str, Any], demo: subprocess.CompletedProcess[str]
 ) -> None:
-    assert (report["world_size"], report["zero_stage"]) == (2, 2)
+    assert (report["world_size"], report["zero_stage"]) == (2, 0)
     assert report["frozen"]["unchanged"] is True
     assert set(report["frozen"]["groups"]["stage2"]) == {"llama", "bind_network"}
     assert report["gates"]["abs_mean_first"] == 0
@@ -123,9 +123,9 @@ def test_s3_holds_spec_log_checkpoint_and_report_of_the_job(s3: Any, report: dic
     ):
         assert f"{prefix}/{ending}" in keys
     manifests = [key for key in keys if "/checkpoints/" in key and key.endswith("MANIFEST.json")]
-    assert len(manifests) == 2
+    assert {key.removeprefix(f"{prefix}/").partition("/")[0] for key in manifests} == {"stage1", "stage2"}
     files = json.loads(s3.get_object(Bucket=bucket, Key=manifests[0])["Body"].read())["files"]
-    assert set(files) == {"trainable.safetensors", "optimizer.safetensors", "state.json"}
+    assert set(files) == {"trainable.safetensors", "optimizer.safetensors", "state.json", "history.jsonl"}
 
 
 def test_a_fusion_without_gates_takes_the_same_way(embedded: Embedded) -> None:
@@ -190,7 +190,7 @@ def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, job:
     made = embedded.client.post("/fine_tuning/jobs", {**job["request"], "stages": stages})
     until(lambda: embedded.client.get(f"/fine_tuning/jobs/{made['id']}")["status"] == "failed", seconds=180)
     ended = embedded.client.get(f"/fine_tuning/jobs/{made['id']}")
-    assert ended["error"]["message"].startswith("stage1 failed (user_error): the loss is not finite at step")
+    assert ended["error"]["message"].startswith("stage1 failed (user_error): the gradients of steps")
     assert ended["runs"][1]["attempts"] == 1
 
 

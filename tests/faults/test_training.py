@@ -20,7 +20,7 @@ from tests.workers.train import cluster, runs, tiny
 from tests.workers.train.cluster import Attempt, World, ranks
 
 pytestmark = pytest.mark.skipif(not os.environ.get("IBLLM_FAULTS"), reason="set IBLLM_FAULTS=1: takes minutes")
-OUTAGE_SECONDS = 60.0
+OUTAGE_SECONDS = float(os.environ.get("IBLLM_OUTAGE_SECONDS", "60"))
 LONG: dict[str, Any] = {
     "hyperparameters": {"n_epochs": 1000, "max_steps": 150, "rows_per_step": 16},
     "resources": {"workers": 2, "micro_batch_tokens": 28},

@@ -20,6 +20,7 @@ from workers.reporting import Reporter
 from workers.settings import WorkerSettings
 from workers.train.control import Stop
 from workers.train.elastic import ElasticTorchTrainer
+from workers.train.preflight import check
 from workers.train.restarts import Resizes, Restarts
 from workers.train.supervisor import News, start_supervisor
 
@@ -40,9 +41,10 @@ def run(spec: TrainSpec, store: Store, settings: WorkerSettings, reporter: Repor
 
     A gang that died is started again from its newest checkpoint, with as many workers as there are; one that ran out of
     memory with half the micro-batch. Raises what a rank raised where that would only be raised again. SIGTERM, by which
-    Ray and Kubernetes end a driver, lets the gang save the step that it is at.
+    Ray and Kubernetes end a driver, lets the gang save the step that it is at. ``InvalidSpecError`` with all that is
+    wrong with the spec comes before workers are asked for; what they have of memory, they know themselves.
     """
-    del store  # the ranks read it
+    check(spec, store)
     os.environ |= CONTROLLER
     ray.init(log_to_driver=True, ignore_reinit_error=True)
     supervisor = start_supervisor(spec)

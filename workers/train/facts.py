@@ -17,7 +17,7 @@ from ibllm_core.contract.run_spec import TrainSpec
 from ibllm_core.errors import InvalidSpecError, InvalidWeightsError, ObjectMissingError
 from ibllm_core.planning.base_size import BaseSize, read_size
 from ibllm_core.storage import manifest_sha256
-from workers.model_loading import weights_hash
+from workers.base_manifest import weights_hash
 
 FIRST_FEATURES = "features-00000.parquet"  # every dataset has it, empty where there are no media
 Read = TypeVar("Read")

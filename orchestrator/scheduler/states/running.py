@@ -16,10 +16,9 @@ def decide(run: RunView) -> Transition:
         return ended(run, run.outcome.reason, run.outcome.message)
     if run.cancel_requested:
         return Transition(state=RunState.STOPPING, reason=TerminationReason.CANCELLED, message="cancelled", stop=True)
-    silence = (run.now - (run.heartbeat_at or run.since)).total_seconds()
-    if run.ray in (RayStatus.ENDED, RayStatus.MISSING) and silence > OUTCOME_GRACE_SECONDS:
+    if run.ray in (RayStatus.ENDED, RayStatus.MISSING) and run.silence > OUTCOME_GRACE_SECONDS:
         return ended(run, TerminationReason.INFRASTRUCTURE, "the attempt's processes died without a word")
-    if silence > HEARTBEAT_MAX_SECONDS:
-        message = f"no heartbeat for {silence:.0f} s"
+    if run.silence > HEARTBEAT_MAX_SECONDS:
+        message = f"no heartbeat for {run.silence:.0f} s"
         return Transition(state=RunState.STOPPING, reason=TerminationReason.HEARTBEAT_LOST, message=message, stop=True)
     return Transition(state=RunState.RUNNING)

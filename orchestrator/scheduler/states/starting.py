@@ -18,7 +18,7 @@ def decide(run: RunView) -> Transition:
         return Transition(state=RunState.RUNNING)
     if run.ray is RayStatus.ENDED:
         return ended(run, TerminationReason.INFRASTRUCTURE, "the attempt's Ray job ended before it said a word")
-    if run.age > MAX_SECONDS:
+    if run.silence > MAX_SECONDS:
         message = f"no sign of life within {MAX_SECONDS:.0f} s of its start"
         return Transition(state=RunState.STOPPING, reason=TerminationReason.START_TIMEOUT, message=message, stop=True)
     return Transition(state=RunState.STARTING, submit=run.ray is RayStatus.MISSING)

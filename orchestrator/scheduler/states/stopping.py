@@ -9,7 +9,12 @@ MAX_SECONDS = 60.0
 
 
 def decide(run: RunView) -> Transition:
-    """Done for the reason that it was stopped for, at the latest after a minute."""
-    if run.ray in (RayStatus.ENDED, RayStatus.MISSING) or run.age > MAX_SECONDS:
+    """Done for the reason that it was stopped for, at the latest after a minute, in which its training can save.
+
+    An outcome is the attempt's last word; a success that came before the stop stays one, unless the user cancelled.
+    """
+    if run.outcome and run.outcome.reason.is_success and not run.cancel_requested:
+        return ended(run, run.outcome.reason, run.outcome.message)
+    if run.outcome or run.ray in (RayStatus.ENDED, RayStatus.MISSING) or run.age > MAX_SECONDS:
         return ended(run, run.stop_reason or TerminationReason.CANCELLED, run.stop_message)
     return Transition(state=RunState.STOPPING, stop=True)

@@ -50,6 +50,26 @@ def test_silence_stops_a_running_attempt() -> None:
     assert running.decide(view(heartbeat_at=ago(5), since=ago(900))).state is RunState.RUNNING
 
 
+def test_silence_counts_only_while_the_api_could_hear() -> None:
+    quiet = {"heartbeat_at": ago(900), "since": ago(1800)}
+    assert running.decide(view(**quiet, deaf_until=ago(60))).state is RunState.RUNNING
+    ended = running.decide(view(**quiet, deaf_until=ago(5), ray=RayStatus.ENDED))
+    assert ended.state is RunState.RUNNING  # its outcome may be on its way, now that the API is back
+    still = running.decide(view(**quiet, deaf_until=ago(running.HEARTBEAT_MAX_SECONDS + 1)))
+    assert still.reason is TerminationReason.HEARTBEAT_LOST
+    assert starting.decide(view(since=ago(900), deaf_until=ago(60))).state is RunState.STARTING
+
+
+def test_a_stopped_attempt_is_done_at_its_last_word_and_a_success_stays_one() -> None:
+    preempted = Outcome(reason=TerminationReason.PREEMPTED, message="saved")
+    cancelled = {"stop_reason": TerminationReason.CANCELLED, "cancel_requested": True}
+    assert stopping.decide(view(outcome=preempted, **cancelled)).reason is TerminationReason.CANCELLED
+    succeeded = Outcome(reason=TerminationReason.SUCCEEDED)
+    lost = view(outcome=succeeded, stop_reason=TerminationReason.HEARTBEAT_LOST)
+    assert stopping.decide(lost).reason is TerminationReason.SUCCEEDED
+    assert stopping.decide(view(outcome=succeeded, **cancelled)).reason is TerminationReason.CANCELLED
+
+
 def test_death_without_a_word_is_told_from_an_outcome_on_its_way() -> None:
     just_now = view(ray=RayStatus.ENDED, heartbeat_at=ago(1), since=ago(60))
     assert running.decide(just_now).state is RunState.RUNNING

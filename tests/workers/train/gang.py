@@ -10,6 +10,7 @@ import faulthandler
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -79,11 +80,13 @@ class Gang:
         for process in self.processes:
             process.join()
         results = [self._folder / f"result-{rank}" for rank in range(len(self.processes))]
-        return Ended(
+        found = Ended(
             codes=[process.exitcode or 0 for process in self.processes],
             results=[pickle.loads(path.read_bytes()) if path.exists() else None for path in results],
             output=[self.output(rank) for rank in range(len(self.processes))],
         )
+        shutil.rmtree(self._folder)
+        return found
 
 
 def run(work: Callable[..., Any], *arguments: Any, ranks: int = 1) -> list[Any]:

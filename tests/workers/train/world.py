@@ -17,8 +17,8 @@ from ibllm_core.data.shards import write_features
 from ibllm_core.errors import ObjectMissingError
 from ibllm_core.storage import manifest_sha256
 from tests.conftest import FEATURE_DIM, TINY
+from workers.base_manifest import WEIGHTS_HASH
 from workers.compile.identity import Recipe
-from workers.model_loading import WEIGHTS_HASH
 
 BASE, DATA, HELD_OUT, PARENT = "tiny", "ds-train", "ds-valid", "jobs/j/stage1/adapter"
 BASE_FILES = {"config.json": {"sha256": "c", "bytes": 1}, "tokenizer.json": {"sha256": "t", "bytes": 1}}

@@ -18,11 +18,11 @@ from tests.workers.train import engines, gang
 from workers.train.checkpoint.parts import gather_weights
 
 CASES: dict[str, dict[str, Any]] = {
-    "token_add": {},
-    "value_gate": {"fusion": "value_gate"},
-    "adapter_prefix": {"fusion": {"kind": "adapter_prefix", "prompts": 3}},
-    "concat": {"fusion": {"kind": "concat", "tokens": 2}},
-    "stage2": {"stage": "stage2"},
+    "token_add": {"steps": 12},
+    "value_gate": {"steps": 12, "fusion": "value_gate"},
+    "adapter_prefix": {"steps": 12, "fusion": {"kind": "adapter_prefix", "prompts": 3}},
+    "concat": {"steps": 12, "fusion": {"kind": "concat", "tokens": 2}},
+    "stage2": {"steps": 12, "stage": "stage2"},
 }
 # Rows that no number of ranks divides, in micro-batches of one row; an epoch ends with a short batch.
 ODD = Hyperparameters(n_epochs=2, row_tokens=28, rows_per_step=5, learning_rate=5e-3, gate_learning_rate=2e-2)
@@ -34,7 +34,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 OFFLOADS: list[tuple[int, Offload]] = [(1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "parameters")]
 WORLDS = [(ranks, zero_stage) for ranks in (1, 2) for zero_stage in range(4)]
 FP32, BF16 = 2e-6, 1e-3  # of losses near 4; the largest differences seen are 7e-7 and 2.5e-4
-STEPS = 12
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +106,10 @@ def train_all() -> dict[int, dict[str, Any]]:
     return {zero: {name: train_case(zero_stage=zero, **case) for name, case in cases.items()} for zero in range(4)}
 
 
-def train_case(**case: Any) -> dict[str, Any]:
+def train_case(steps: int = 6, **case: Any) -> dict[str, Any]:
     """Losses of the steps, gates before and after, how far each group moved; no frozen weight may."""
     rig = engines.rig(**case)
-    gates, losses = [gates_of(rig)], rig.train(1, STEPS)
+    gates, losses = [gates_of(rig)], rig.train(1, steps)
     weights = gather_weights(rig.engine, dist.new_group(backend="gloo"))
     after = hash_frozen_groups(rig.model, rig.engine.gathered)
     with rig.engine.gathered([parameter for _, parameter in trained_parameters(rig.model)]):
