@@ -96,7 +96,7 @@ def test_a_save_writes_twelve_bytes_a_trained_parameter_and_lets_training_go_on(
 
 def test_a_start_is_timed_part_by_part(tmp_path: Path) -> None:
     parts = startup.start(tmp_path)
-    assert {"interpreter and imports", "data", "base", "engine"} <= parts.keys()
+    assert {"interpreter, imports, process group", "data", "base", "engine"} <= parts.keys()
     assert sum(parts.values()) < 120
 
 
