@@ -34,8 +34,13 @@ format: $(STAMP) ## rewrite the code in the house's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## time the training step, the fusions, the visual cache and the data plane on this machine
-	@$(BIN)/python -m tests.benchmarks.training_step
+bench: $(STAMP) ## time training, the fusions, the visual cache and the data plane on this machine
+	@$(BIN)/python -m tests.benchmarks.training
+	@$(BIN)/python -m tests.benchmarks.training_use
+	@$(BIN)/python -m tests.benchmarks.attention
+	@$(BIN)/python -m tests.benchmarks.training_workers
+	@$(BIN)/python -m tests.benchmarks.training_saving
+	@$(BIN)/python -m tests.benchmarks.startup
 	@$(BIN)/python -m tests.benchmarks.fusion_costs
 	@$(BIN)/python -m tests.benchmarks.visual_cache
 	@$(BIN)/python -m tests.benchmarks.reading

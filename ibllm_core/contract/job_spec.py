@@ -25,8 +25,8 @@ class Resources(Contract):
     )
     cpus_per_worker: float = Field(1.0, gt=0, le=1024)
     gpus_per_worker: float = Field(0.0, ge=0, le=8)
-    zero_stage: ZeroStage | Literal["auto"] = Field("auto", description="auto: the lowest that fits the memory")
-    offload: Offload | Literal["auto"] = Field(
+    zero_stage: Literal["auto", 0, 1, 2, 3] = Field("auto", description="auto: the lowest that fits the memory")
+    offload: Literal["auto", "none", "optimizer", "parameters"] = Field(
         "auto", description="what lies in the host's memory; auto: nothing, unless no ZeRO stage fits without"
     )
     precision: Precision = Field("auto", description="auto: bf16 where the device has it, else fp32")

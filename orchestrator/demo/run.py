@@ -142,7 +142,7 @@ def _job_request(files: dict[str, str], name: str, fusion: FusionKind) -> dict[s
                 "hyperparameters": second.model_dump(),
             },
         ],
-        "resources": {"workers": 2, "cpus_per_worker": 1},
+        "resources": {"workers": 2, "cpus_per_worker": 1, "zero_stage": 2},
     }
 
 

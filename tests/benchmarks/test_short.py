@@ -1,7 +1,6 @@
 """The benchmarks' short versions: ratios that must hold on any machine."""
 
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +14,8 @@ from tests.benchmarks.gpu import SPEED
 from tests.benchmarks.shapes import plain_llama, stage1_model
 from tests.benchmarks.training_data import Material, invented
 from tests.benchmarks.training_ladder import members_of
-from tests.benchmarks.training_step import packed_and_padded
 from tests.benchmarks.training_world import alone
 from tests.workers.compile.world import nodes, world
-
-
-@pytest.mark.parametrize(("width", "at_least"), [(96, 1.3), (512, 4.0)])
-def test_packing_pays(width: int, at_least: float) -> None:
-    model = stage1_model(torch.float32, num_layers=3)
-    turns = packed_and_padded(model, width, 3)
-    assert statistics.median(packed / padded for packed, padded in turns) >= at_least
 
 
 def test_concatenating_costs_what_its_tokens_weigh(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable
@@ -57,10 +58,10 @@ def s3(embedded: Embedded) -> Any:
     )
 
 
-def test_the_report_tells_of_two_workers_and_frozen_weights(
+def test_the_report_tells_of_two_deepspeed_workers_and_frozen_weights(
     report: dict[str, Any], demo: subprocess.CompletedProcess[str]
 ) -> None:
-    assert (report["world_size"], report["zero_stage"]) == (2, 0)
+    assert (report["world_size"], report["zero_stage"]) == (2, 2)
     assert report["frozen"]["unchanged"] is True
     assert set(report["frozen"]["groups"]["stage2"]) == {"llama", "bind_network"}
     assert report["gates"]["abs_mean_first"] == 0
@@ -125,7 +126,8 @@ def test_s3_holds_spec_log_checkpoint_and_report_of_the_job(s3: Any, report: dic
     manifests = [key for key in keys if "/checkpoints/" in key and key.endswith("MANIFEST.json")]
     assert {key.removeprefix(f"{prefix}/").partition("/")[0] for key in manifests} == {"stage1", "stage2"}
     files = json.loads(s3.get_object(Bucket=bucket, Key=manifests[0])["Body"].read())["files"]
-    assert set(files) == {"trainable.safetensors", "optimizer.safetensors", "state.json", "history.jsonl"}
+    stems = {re.sub(r"(-\d+-of-\d+)?\.safetensors$", "", name) for name in files}  # several ranks write large ones
+    assert stems == {"trainable", "optimizer", "state.json", "history.jsonl"}
 
 
 def test_a_fusion_without_gates_takes_the_same_way(embedded: Embedded) -> None:
