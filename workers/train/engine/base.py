@@ -77,9 +77,6 @@ class Engine(Protocol):
     @loss_scale.setter
     def loss_scale(self, scale: float) -> None: ...
 
-    def peak_rates(self) -> list[float]:
-        """Peak learning rates of the parameter groups."""
-
 
 class Health:
     """Counts of steps that did not count, on the device."""

@@ -145,10 +145,6 @@ class Replicated:
         if self._scale is not None:
             self._scale.fill_(scale)
 
-    def peak_rates(self) -> list[float]:
-        """As ``Engine``."""
-        return [group["peak_lr"] for group in self._optimizer.param_groups]
-
 
 def _adopt(parameter: nn.Parameter, weight: Tensor, gradient: Tensor) -> Tensor:
     """Give a parameter its places in the flat buffers; returns its float32 weight there, in the parameter's shape."""

@@ -146,10 +146,6 @@ class Zero:
         if self._zero.dynamic_loss_scale:
             self._zero.loss_scaler.cur_scale = scale
 
-    def peak_rates(self) -> list[float]:
-        """As ``Engine``."""
-        return [group["peak_lr"] for group in self._zero.param_groups]
-
     def _norm(self) -> Tensor:
         """Norm of the reduced gradients, each element of which one rank holds."""
         parts = [part for parts in self._zero.averaged_gradients.values() for part in parts or ()]
