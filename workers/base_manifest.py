@@ -5,8 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from ibllm_core.errors import InvalidSpecError
+from ibllm_core.storage import manifest_sha256
 
 WEIGHTS_HASH = "weights_sha256"
+
+
+def small_files(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The entries of everything but weights: configuration and tokenizer."""
+    return {file: entry for file, entry in manifest["files"].items() if not file.endswith(".safetensors")}
+
+
+def tokenizer_hash(manifest: dict[str, Any]) -> str:
+    """The hash of what turns text into tokens, and of the base's configuration beside it."""
+    return manifest_sha256({"files": small_files(manifest)})
 
 
 def weights_hash(name: str, manifest: dict[str, Any]) -> str:

@@ -18,8 +18,9 @@ from ibllm_core.errors import (
     InvalidWeightsError,
     OutOfMemoryError,
 )
+from ibllm_core.open_store import open_store
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore
+from ibllm_core.storage import Store
 from workers.errors import chain_of
 from workers.reporting import Reporter
 from workers.settings import WorkerSettings
@@ -32,7 +33,7 @@ def main(spec_key: str) -> int:
     """Run one attempt to its end, and say how it ended; the exit status is 0 on success only."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each heartbeat
-    store = ObjectStore(StorageSettings())
+    store = open_store(StorageSettings())
     spec: RunSpec = TypeAdapter(RunSpec).validate_json(store.get(spec_key))
     with Reporter(spec) as reporter:
         try:
@@ -45,7 +46,7 @@ def main(spec_key: str) -> int:
     return 0 if outcome.reason.is_success else 1
 
 
-def _run(spec: RunSpec, store: ObjectStore, reporter: Reporter) -> Outcome:
+def _run(spec: RunSpec, store: Store, reporter: Reporter) -> Outcome:
     settings = WorkerSettings()
     # Imported here: a compile run needs no DeepSpeed, a training run no Ray Data.
     if isinstance(spec, CompileSpec):

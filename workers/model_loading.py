@@ -15,8 +15,8 @@ from ibllm_core.contract import layout
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import Precision, TrainingStage
 from ibllm_core.model.imagebind_llm import ImageBindLLM
-from ibllm_core.storage import Store, manifest_sha256
-from workers.base_manifest import weights_hash
+from ibllm_core.storage import Store
+from workers.base_manifest import small_files, tokenizer_hash, weights_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ def fetch_base(store: Store, name: str, cache: Path, *, with_weights: bool = Tru
     prefix = layout.base(name)
     manifest = store.manifest(prefix)
     sha256 = weights_hash(name, manifest)
-    others = {file: entry for file, entry in manifest["files"].items() if not file.endswith(".safetensors")}
+    small = small_files(manifest)
     return Base(
         name=name,
-        folder=store.download_folder(prefix, cache, wanted=lambda file: with_weights or file in others),
+        folder=store.download_folder(prefix, cache, wanted=lambda file: with_weights or file in small),
         sha256=sha256,
-        tokenizer_sha256=manifest_sha256({"files": others}),
+        tokenizer_sha256=tokenizer_hash(manifest),
     )
 
 

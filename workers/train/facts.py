@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -16,24 +16,11 @@ from ibllm_core.contract import layout
 from ibllm_core.contract.run_spec import TrainSpec
 from ibllm_core.errors import InvalidSpecError, InvalidWeightsError, ObjectMissingError
 from ibllm_core.planning.base_size import BaseSize, read_size
-from ibllm_core.storage import manifest_sha256
-from workers.base_manifest import weights_hash
+from ibllm_core.storage import Store
+from workers.base_manifest import tokenizer_hash, weights_hash
 
 FIRST_FEATURES = "features-00000.parquet"  # every dataset has it, empty where there are no media
 Read = TypeVar("Read")
-
-
-class Store(Protocol):
-    """What is asked of an object store."""
-
-    def manifest(self, prefix: str) -> dict[str, Any]:
-        """The manifest of a prefix."""
-
-    def get(self, key: str) -> bytes:
-        """A whole object."""
-
-    def get_json(self, key: str) -> Any:
-        """An object as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +99,10 @@ def read_base(store: Store, name: str) -> BaseFacts:
     """A base's facts from its manifest and ``config.json``."""
     prefix = layout.base(name)
     manifest = store.manifest(prefix)
-    others = {file: entry for file, entry in manifest["files"].items() if not file.endswith(".safetensors")}
     return BaseFacts(
         size=read_size(store.get_json(f"{prefix}/config.json"), f"{prefix}/config.json"),
         sha256=weights_hash(name, manifest),
-        tokenizer_sha256=manifest_sha256({"files": others}),
+        tokenizer_sha256=tokenizer_hash(manifest),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ from workers.train.health import HealthReader
 from workers.train.step import train_step
 from workers.train.telemetry import LoggedStep, Machine, Window, log_every
 from workers.train.watchdog import LOADING_SECONDS, SAVING_SECONDS, Watchdog
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

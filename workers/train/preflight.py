@@ -12,7 +12,8 @@ from ibllm_core.planning.activations import Training
 from ibllm_core.planning.advice import out_of_memory_advice
 from ibllm_core.planning.base_size import BaseSize
 from ibllm_core.planning.choice import HEADROOM, Plan, Room, Wishes, choose, size_text
-from workers.train.facts import Facts, Problem, Store, read_facts
+from ibllm_core.storage import Store
+from workers.train.facts import Facts, Problem, read_facts
 from workers.train.inputs import input_problems
 
 

@@ -15,14 +15,14 @@ from ray.train.v2._internal.execution.callback import ControllerCallback  # Ray 
 
 from ibllm_core.contract.run_spec import TrainSpec
 from ibllm_core.errors import CoreError, OutOfMemoryError, StorageError
+from ibllm_core.open_store import open_store
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore
 from workers.errors import cause_of, chain_of
 from workers.train.checkpoint.listing import Checkpoints
+from workers.train.checkpoint.persistence import persistently
 from workers.train.supervisor import Note
 
 RESTARTS = 3  # in a row without a new checkpoint between them
-STORE_SECONDS = 1800.0  # as long as a save waits for the store
 LEAVING_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
@@ -94,13 +94,5 @@ def reason_of(cause: BaseException) -> str:
 def newest_checkpoint(spec: TrainSpec) -> int | None:
     """The newest complete checkpoint. A gang that cannot read it need not be started: a store that is away is waited
     for, and ``StorageError`` raised after half an hour."""
-    checkpoints = Checkpoints(ObjectStore(StorageSettings()), spec.job_id, spec.stage)
-    deadline = time.monotonic() + STORE_SECONDS
-    while True:
-        try:
-            return next(iter(checkpoints.complete()), None)
-        except StorageError as error:
-            if time.monotonic() > deadline:
-                raise
-            log.warning("%s waits for the object store: %s", spec.stage, error)
-            time.sleep(2)
+    checkpoints = Checkpoints(open_store(StorageSettings()), spec.job_id, spec.stage)
+    return next(iter(persistently(checkpoints.complete)), None)

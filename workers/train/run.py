@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from ibllm_core.contract import metrics as names
 from ibllm_core.contract.run_spec import Outcome, Progress, TrainSpec
@@ -181,7 +180,6 @@ class _Telling:
     def __init__(self, spec: TrainSpec, voice: Voice, node: str) -> None:
         self._spec, self._voice, self._node = spec, voice, node
         self.history: History | None = None
-        self._rank = dist.get_rank()
 
     def saved(self) -> bytes:
         return self.history.to_bytes() if self.history else b""

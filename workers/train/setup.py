@@ -98,8 +98,8 @@ def prepare(spec: TrainSpec, store: Store, cache: Path, device: torch.device, cl
     freeze_for(spec.stage, model, spec.adapter.preset)
     with clock.part("hashes"):
         before = snapshot(model) if rank == 0 else None
-    rows = plan.rows
-    machine = _machine(model, device, dtype, rows * spec.hyperparameters.row_tokens)
+    with clock.part("product rate"):
+        machine = _machine(model, device, dtype, plan.micro_batch_tokens)
     with clock.part("engine"):
         if spec.resources.compile:
             compile_layers(model)
@@ -122,7 +122,7 @@ def prepare(spec: TrainSpec, store: Store, cache: Path, device: torch.device, cl
         model=model,
         before=before,
         engine=engine,
-        feed=_feed(spec, corpus, model, base, rows),
+        feed=_feed(spec, corpus, model, base, plan.rows),
         machine=machine,
         device=device,
     )

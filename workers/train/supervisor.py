@@ -39,7 +39,7 @@ class News:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orders:
+class Assignment:
     """What a rank begins with; ``since`` is when the gang was wanted, as seconds since the epoch."""
 
     spec: TrainSpec
@@ -65,14 +65,14 @@ class Supervisor:
         notes, self._notes = tuple(self._notes), []
         return News(has_gang=bool(self._heard), had_gang=self._had_gang, notes=notes)
 
-    def begin(self, rank: int, world_size: int) -> Orders:
+    def begin(self, rank: int, world_size: int) -> Assignment:
         """A rank is there."""
         if self._world_size not in (0, world_size):
             message = f"{self._spec.stage} goes on with {world_size} of {self._spec.resources.workers} workers"
             self._notes.append(Note(message=message, data={"world_size": world_size}))
         self._world_size, self._had_gang = world_size, True
         self._heard[rank] = time.monotonic()
-        return Orders(spec=self._spec, stop=self._stop, since=self._since)
+        return Assignment(spec=self._spec, stop=self._stop, since=self._since)
 
     def ask(self, rank: int) -> bool:
         """A rank's sign of life; whether it should save and leave."""

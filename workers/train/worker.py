@@ -11,15 +11,15 @@ import torch.distributed as dist
 
 from ibllm_core.contract.run_spec import Outcome
 from ibllm_core.contract.states import TerminationReason
+from ibllm_core.open_store import open_store
 from ibllm_core.settings import StorageSettings
-from ibllm_core.storage import ObjectStore
 from workers.reporting import Reporter
 from workers.settings import WorkerSettings
 from workers.train.control import Stop
 from workers.train.engine.build import init_distributed
 from workers.train.run import run_rank
 from workers.train.setup import Clock
-from workers.train.supervisor import Listener, Orders
+from workers.train.supervisor import Assignment, Listener
 
 
 def train_worker(supervisor: Any, entered: float) -> str:
@@ -29,20 +29,20 @@ def train_worker(supervisor: Any, entered: float) -> str:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each heartbeat
     init_distributed()
     rank = dist.get_rank()
-    orders: Orders = ray.get(supervisor.begin.remote(rank, dist.get_world_size()))
+    assignment: Assignment = ray.get(supervisor.begin.remote(rank, dist.get_world_size()))
     clock = Clock()
-    clock.parts |= {"gang": entered - orders.since, "imports": imported - entered}
-    return _outcome(orders, supervisor, rank, clock).model_dump_json()
+    clock.parts |= {"gang": entered - assignment.since, "imports": imported - entered}
+    return _outcome(assignment, supervisor, rank, clock).model_dump_json()
 
 
-def _outcome(orders: Orders, supervisor: Any, rank: int, clock: Clock) -> Outcome:
-    spec, settings, stop = orders.spec, WorkerSettings(), Stop()
-    if orders.stop:
+def _outcome(assignment: Assignment, supervisor: Any, rank: int, clock: Clock) -> Outcome:
+    spec, settings, stop = assignment.spec, WorkerSettings(), Stop()
+    if assignment.stop:
         return Outcome(reason=TerminationReason.PREEMPTED, message="stopped before the first step")
     with Reporter(spec, rank) as reporter, Listener(supervisor, rank, stop):
         return run_rank(
             spec,
-            ObjectStore(StorageSettings()),
+            open_store(StorageSettings()),
             settings.ibllm_cache,
             reporter,
             stop,

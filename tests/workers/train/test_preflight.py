@@ -7,7 +7,7 @@ import pytest
 from ibllm_core.contract.run_spec import TrainSpec
 from ibllm_core.errors import InvalidSpecError
 from ibllm_core.planning.choice import Plan, Room
-from tests.workers.train.world import DATA, HELD_OUT, PARENT, FolderStore, spec
+from tests.workers.train.world import DATA, HELD_OUT, PARENT, FurnishedStore, spec
 from workers.train.facts import read_facts
 from workers.train.preflight import find_problems, most_steps, preflight
 
@@ -16,8 +16,8 @@ GPU = Room(device=10**9, host=10**9, is_gpu=True)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FolderStore:
-    store = FolderStore(tmp_path)
+def store(tmp_path: Path) -> FurnishedStore:
+    store = FurnishedStore(tmp_path)
     store.add_base()
     store.add_dataset(DATA)
     store.add_dataset(HELD_OUT)
@@ -25,23 +25,23 @@ def store(tmp_path: Path) -> FolderStore:
     return store
 
 
-def problems(store: FolderStore, run: TrainSpec, room: Room = CPU, element_bytes: int = 4) -> list[str]:
+def problems(store: FurnishedStore, run: TrainSpec, room: Room = CPU, element_bytes: int = 4) -> list[str]:
     return [str(problem) for problem in find_problems(run, read_facts(run, store), room, element_bytes)]
 
 
-def only_problem(store: FolderStore, run: TrainSpec, room: Room = CPU) -> str:
+def only_problem(store: FurnishedStore, run: TrainSpec, room: Room = CPU) -> str:
     (problem,) = problems(store, run, room)
     return problem
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_a_run_that_can_work_has_a_plan(store: FolderStore, stage: str) -> None:
+def test_a_run_that_can_work_has_a_plan(store: FurnishedStore, stage: str) -> None:
     plan = preflight(spec(stage), store, CPU, 4)
     assert isinstance(plan, Plan) and plan.fits
     assert (plan.zero_stage, plan.rows) == (0, 2)
 
 
-def test_all_problems_come_at_once_each_with_its_path_and_remedy(store: FolderStore) -> None:
+def test_all_problems_come_at_once_each_with_its_path_and_remedy(store: FurnishedStore) -> None:
     run = spec(
         "stage2",
         base="none",
@@ -83,7 +83,7 @@ def test_all_problems_come_at_once_each_with_its_path_and_remedy(store: FolderSt
         ({"datasets": [{"dataset": DATA, "weight": 0.001}]}, r"datasets.0: a weight of 0.001 takes none of its 100"),
     ],
 )
-def test_settings_that_cannot_work_are_named(store: FolderStore, changes: dict[str, Any], expected: str) -> None:
+def test_settings_that_cannot_work_are_named(store: FurnishedStore, changes: dict[str, Any], expected: str) -> None:
     run = spec(validation_dataset=None, **changes)
     assert_matches(only_problem(store, run), expected)
 
@@ -98,12 +98,12 @@ def test_settings_that_cannot_work_are_named(store: FolderStore, changes: dict[s
         ({"media_tokens": 1, "row_tokens": 65}, r"row_tokens: .* up to 65"),
     ],
 )
-def test_data_that_does_not_fit_is_named(store: FolderStore, changes: dict[str, Any], expected: str) -> None:
+def test_data_that_does_not_fit_is_named(store: FurnishedStore, changes: dict[str, Any], expected: str) -> None:
     store.add_dataset(DATA, **changes)
     assert_matches(only_problem(store, spec()), expected)
 
 
-def test_samples_longer_than_the_bases_context_are_named(store: FolderStore) -> None:
+def test_samples_longer_than_the_bases_context_are_named(store: FurnishedStore) -> None:
     store.add_base(max_position_embeddings=48)
     assert_matches(
         problems(store, spec())[0], r"datasets.0: its samples have up to 64 tokens, the base's context only 48"
@@ -124,24 +124,24 @@ def test_samples_longer_than_the_bases_context_are_named(store: FolderStore) -> 
         ({"config": {"bind_norm": "layer"}}, r"parent_adapter: it has bind_norm 'layer', the run 'rms'"),
     ],
 )
-def test_a_parent_that_does_not_fit_is_named(store: FolderStore, changes: dict[str, Any], expected: str) -> None:
+def test_a_parent_that_does_not_fit_is_named(store: FurnishedStore, changes: dict[str, Any], expected: str) -> None:
     store.add_parent(**changes)
     assert_matches(only_problem(store, spec("stage2")), expected)
 
 
-def test_a_parent_whose_base_is_not_known_is_taken(store: FolderStore) -> None:
+def test_a_parent_whose_base_is_not_known_is_taken(store: FurnishedStore) -> None:
     store.add_parent(base_sha256=None)
     assert problems(store, spec("stage2")) == []
 
 
-def test_stage1_does_not_begin_from_a_stage2(store: FolderStore) -> None:
+def test_stage1_does_not_begin_from_a_stage2(store: FurnishedStore) -> None:
     store.add_parent(stage="stage2")
     run = spec(parent_adapter=PARENT)
     assert_matches(only_problem(store, run), r"parent_adapter: stage1 begins from a stage1, but this is a stage2")
 
 
 @pytest.mark.parametrize(("offload", "stage", "needed"), [("optimizer", 0, 1), ("parameters", 2, 3)])
-def test_offload_needs_a_zero_stage(store: FolderStore, offload: str, stage: int, needed: int) -> None:
+def test_offload_needs_a_zero_stage(store: FurnishedStore, offload: str, stage: int, needed: int) -> None:
     run = spec(resources={"offload": offload, "zero_stage": stage})
     expected = rf"offload: {offload} can be offloaded from ZeRO {needed} on, but resources.zero_stage is {stage}"
     assert_matches(only_problem(store, run, GPU), expected)
@@ -150,12 +150,12 @@ def test_offload_needs_a_zero_stage(store: FolderStore, offload: str, stage: int
 @pytest.mark.parametrize(
     ("missing", "path"), [("bases/tiny", "base"), (f"datasets/{DATA}", "datasets.0"), (PARENT, "parent_adapter")]
 )
-def test_what_is_not_there_is_named(store: FolderStore, missing: str, path: str) -> None:
+def test_what_is_not_there_is_named(store: FurnishedStore, missing: str, path: str) -> None:
     (store.root / missing / "MANIFEST.json").unlink()
     assert_matches(only_problem(store, spec("stage2")), rf"{path}: the object store has no {missing}")
 
 
-def test_an_adapter_without_a_header_and_a_base_without_a_hash_are_named(store: FolderStore) -> None:
+def test_an_adapter_without_a_header_and_a_base_without_a_hash_are_named(store: FurnishedStore) -> None:
     store.put_json(f"{PARENT}/MANIFEST.json", {"files": {}})
     store.put_json("bases/tiny/MANIFEST.json", {"files": {}})
     base, parent = sorted(problems(store, spec("stage2")))
@@ -163,14 +163,14 @@ def test_an_adapter_without_a_header_and_a_base_without_a_hash_are_named(store: 
     assert_matches(parent, r"parent_adapter: .* has no adapter's header")
 
 
-def test_a_base_too_large_for_the_memory_is_named_with_numbers_and_settings(store: FolderStore) -> None:
+def test_a_base_too_large_for_the_memory_is_named_with_numbers_and_settings(store: FurnishedStore) -> None:
     store.add_base(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
     problem = only_problem(store, spec())
     assert_matches(problem, r"base: a worker would need more than the 900 MB .* ZeRO 3 on 2 workers: 10.9 GB frozen")
     assert "hyperparameters.row_tokens" in problem and "resources.precision to bf16" in problem
 
 
-def test_a_micro_batch_too_large_for_the_memory_is_named_with_settings(store: FolderStore) -> None:
+def test_a_micro_batch_too_large_for_the_memory_is_named_with_settings(store: FurnishedStore) -> None:
     run = spec(resources={"micro_batch_tokens": 128})
     (problem,) = problems(store, run, Room(device=1_500_000, host=0, is_gpu=False))
     assert_matches(problem, r"resources.micro_batch_tokens: a worker would need more than")
@@ -179,14 +179,14 @@ def test_a_micro_batch_too_large_for_the_memory_is_named_with_settings(store: Fo
     assert "set resources.activation_checkpointing to true" in problem
 
 
-def test_as_few_workers_as_are_allowed_have_to_fit_too(store: FolderStore) -> None:
+def test_as_few_workers_as_are_allowed_have_to_fit_too(store: FurnishedStore) -> None:
     needed = preflight(spec(resources={"workers": 4, "zero_stage": 1}), store, CPU, 4).memory.device
     room = Room(device=int(needed / 0.9) + 1, host=0, is_gpu=False)
     run = spec(resources={"workers": 4, "min_workers": 1, "zero_stage": 1, "micro_batch_tokens": 64})
     assert_matches(only_problem(store, run, room), r"resources.min_workers: with as few as 1 workers")
 
 
-def test_steps_are_bounded_by_the_data(store: FolderStore) -> None:
+def test_steps_are_bounded_by_the_data(store: FurnishedStore) -> None:
     run = spec(hyperparameters={"n_epochs": 2})  # 2,000 tokens fill 32 to 64 rows of 64, four a step
     assert most_steps(run, read_facts(run, store)) == 2 * 16
     limited = spec(hyperparameters={"n_epochs": 2, "max_steps": 3})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -68,30 +66,6 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def train(root: Path, spec: TrainSpec, *, ranks: int = 1, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """Train to the end; the outcome's outputs."""
-    process = start(root, spec, ranks=ranks, environment=environment)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output[-4000:]
-    found: dict[str, Any] = json.loads(
-        next(x for x in output.splitlines() if x.startswith("OUTCOME ")).removeprefix("OUTCOME ")
-    )
-    return found
-
-
-def kill_a_rank(process: subprocess.Popen[str], rank: int = 0) -> None:
-    """SIGKILL one rank of a torchrun."""
-    os.kill(ranks_of(process)[rank], signal.SIGKILL)
-
-
-def ranks_of(process: subprocess.Popen[str]) -> list[int]:
-    """Process ids of a torchrun's ranks, in their order."""
-    import psutil
-
-    children = psutil.Process(process.pid).children()
-    return [child.pid for child in sorted(children, key=lambda child: int(child.environ().get("RANK", "-1")))]
 
 
 def checkpoints(root: Path, run: str = "stage1") -> list[int]:

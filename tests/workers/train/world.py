@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.run_spec import TrainSpec
 from ibllm_core.data.shards import write_features
 from ibllm_core.errors import ObjectMissingError
+from ibllm_core.local_store import LocalStore
 from ibllm_core.storage import manifest_sha256
 from tests.conftest import FEATURE_DIM, TINY
 from workers.base_manifest import WEIGHTS_HASH
@@ -24,27 +23,13 @@ BASE, DATA, HELD_OUT, PARENT = "tiny", "ds-train", "ds-valid", "jobs/j/stage1/ad
 BASE_FILES = {"config.json": {"sha256": "c", "bytes": 1}, "tokenizer.json": {"sha256": "t", "bytes": 1}}
 
 
-class FolderStore:
-    """What is asked of an object store, out of a folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
+class FurnishedStore(LocalStore):
+    """A folder as a store, that things can be put into by what they are; it misses things in a bucket's words."""
 
     def get(self, key: str) -> bytes:
-        if not (self.root / key).exists():
+        if not self.exists(key):
             raise ObjectMissingError(f"the object store has no {key}", key=key)
-        return (self.root / key).read_bytes()
-
-    def get_json(self, key: str) -> Any:
-        return json.loads(self.get(key))
-
-    def manifest(self, prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get_json(layout.manifest(prefix))
-        return found
-
-    def put_json(self, key: str, value: Any) -> None:
-        (self.root / key).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / key).write_text(json.dumps(value))
+        return super().get(key)
 
     def add_base(self, name: str = BASE, *, sha256: str = "b" * 64, **changes: Any) -> None:
         files = {**BASE_FILES, "model.safetensors": {"sha256": "w", "bytes": 1}}

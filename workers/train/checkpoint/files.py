@@ -63,15 +63,5 @@ def load(paths: Iterable[Path], engine: Engine) -> None:
     engine.refresh()
 
 
-def weights_in(paths: Iterable[Path]) -> dict[str, Tensor]:
-    """All trained weights of a checkpoint, whole, by name."""
-    found: dict[str, Tensor] = {}
-    for path in paths:
-        if path.name.startswith(WEIGHTS):
-            with safe_open(path, framework="pt") as file:
-                found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return found
-
-
 def _keys(fragment: Fragment) -> dict[str, str]:
     return {kind: f"{fragment.name}/{kind}" if kind in MOMENTS else fragment.name for kind in KINDS}

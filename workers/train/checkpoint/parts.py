@@ -64,8 +64,15 @@ def assign(fragments: list[dict[str, tuple[tuple[int, ...], int, int]]], most_wr
 class HostCopy:
     """Buffers in the host's memory for what this rank gives to a checkpoint; used again each time."""
 
-    def __init__(self, engine: Engine, group: dist.ProcessGroup, *, most_writers: int | None = None) -> None:
-        self._engine, self._group = engine, group
+    def __init__(
+        self,
+        engine: Engine,
+        group: dist.ProcessGroup,
+        *,
+        kinds: tuple[str, ...] = KINDS,
+        most_writers: int | None = None,
+    ) -> None:
+        self._engine, self._group, self._kinds = engine, group, kinds
         mine = {f.name: (f.shape, f.start, f.weight.numel()) for f in engine.fragments()}
         everyone: list[dict[str, tuple[tuple[int, ...], int, int]]] = [{} for _ in range(engine.world_size)]
         dist.all_gather_object(everyone, mine, group=group)
@@ -76,6 +83,7 @@ class HostCopy:
             for f in engine.fragments()
             if f.name in given
             for kind, tensor in tensors_of(f).items()
+            if kind in kinds
         }
 
     def take(self) -> torch.cuda.Event | None:
@@ -93,11 +101,11 @@ class HostCopy:
         event.record()
         return event
 
-    def whole(self, kinds: tuple[str, ...]) -> dict[tuple[str, str], Tensor]:
-        """The tensors that this rank writes, by name and kind; all ranks must call it, with the same kinds."""
+    def whole(self) -> dict[tuple[str, str], Tensor]:
+        """The tensors that this rank writes, by name and kind; all ranks must call it."""
         found: dict[tuple[str, str], Tensor] = {}
         for part in self.parts:
-            for kind in kinds:
+            for kind in self._kinds:
                 tensor = self._collect(part, kind)
                 if tensor is not None:
                     found[part.name, kind] = tensor.view(part.shape)
@@ -124,11 +132,11 @@ class HostCopy:
 
 def gather_weights(engine: Engine, group: dist.ProcessGroup) -> dict[str, Tensor]:
     """All trained weights, whole and in float32, on the first rank; all ranks must call it."""
-    copy = HostCopy(engine, group, most_writers=1)
+    copy = HostCopy(engine, group, kinds=("weight",), most_writers=1)
     copied = copy.take()
     if copied is not None:
         copied.synchronize()
-    return {name: tensor for (name, _), tensor in copy.whole(("weight",)).items()}
+    return {name: tensor for (name, _), tensor in copy.whole().items()}
 
 
 def tensors_of(fragment: Fragment) -> dict[str, Tensor]:

@@ -6,26 +6,23 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ibllm_core.contract.job_spec import CheckpointPolicy
-from ibllm_core.errors import ObjectExistsError, StorageError
+from ibllm_core.errors import ObjectExistsError
 from ibllm_core.storage import sha256_of
 from workers.train.checkpoint import files
 from workers.train.checkpoint.listing import Checkpoints
-from workers.train.checkpoint.parts import KINDS, HostCopy
+from workers.train.checkpoint.parts import HostCopy
+from workers.train.checkpoint.persistence import persistently
 from workers.train.checkpoint.state import HISTORY_FILE, STATE_FILE, CheckpointState
 from workers.train.engine.base import Engine
 
-RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0)  # and every 20 s from then on
-PATIENCE_SECONDS = 1800.0  # a store that was away for longer fails the save, and with it the run
 log = logging.getLogger(__name__)
-Done = TypeVar("Done")
 
 
 class Saver:
@@ -41,7 +38,6 @@ class Saver:
         self._scratch = scratch
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self.saved_step: int | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -74,7 +70,7 @@ class Saver:
 
     def _write(self, state: CheckpointState, history: bytes) -> None:
         started = time.monotonic()
-        tensors = self._copy.whole(KINDS)
+        tensors = self._copy.whole()
         prefix = self._checkpoints.prefix(state.step)
         writers = 1 + max(part.writer for part in self._copy.parts)
         entries: dict[str, Any] = {}
@@ -87,17 +83,16 @@ class Saver:
             if self._engine.rank == 0:
                 paths += _write_small(folder, state, history)
             for path in paths:
-                _persistently(lambda path=path: self._upload(f"{prefix}/{path.name}", path))  # type: ignore[misc]
+                persistently(lambda path=path: self._upload(f"{prefix}/{path.name}", path))  # type: ignore[misc]
                 entries[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         everyone: list[dict[str, Any]] = [{} for _ in range(self._engine.world_size)]
         dist.all_gather_object(everyone, entries, group=self._group)
         if self._engine.rank == 0:
             listed = {name: entry for mine in everyone for name, entry in sorted(mine.items())}
-            _persistently(lambda: self._commit(state, listed))
+            persistently(lambda: self._commit(state, listed))
             self._checkpoints.tidy(self._policy)
             size = sum(entry["bytes"] for entry in listed.values()) / 1e6
             log.info("saved step %d: %.1f MB in %.1f s", state.step, size, time.monotonic() - started)
-        self.saved_step = state.step
 
     def _upload(self, key: str, path: Path) -> None:
         with path.open("rb") as source:
@@ -115,20 +110,3 @@ def _write_small(folder: Path, state: CheckpointState, history: bytes) -> list[P
     (folder / STATE_FILE).write_text(state.model_dump_json(indent=1))
     (folder / HISTORY_FILE).write_bytes(history)
     return [folder / STATE_FILE, folder / HISTORY_FILE]
-
-
-def _persistently(act: Callable[[], Done]) -> Done:
-    """Do something with the store, again while it is away."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    for attempt in range(10_000):
-        try:
-            return act()
-        except ObjectExistsError:
-            raise
-        except StorageError as error:
-            seconds = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
-            if time.monotonic() + seconds > deadline:
-                raise
-            log.warning("saving is tried again in %.0f s: %s", seconds, error)
-            time.sleep(seconds)
-    raise AssertionError("unreachable")

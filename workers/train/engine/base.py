@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ibllm_core.model.batch import Batch
+from workers.train.engine.optimizer import GuardedAdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +79,38 @@ class Engine(Protocol):
     def loss_scale(self, scale: float) -> None: ...
 
 
-class Health:
-    """Counts of steps that did not count, on the device."""
+class Counting:
+    """What every engine does alike around its optimizer: rates, and the counts of steps, on the device."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.tensor = torch.zeros(3, device=device)
+    def __init__(self, optimizer: GuardedAdamW, device: torch.device) -> None:
+        self._optimizer = optimizer
+        self._health = torch.zeros(3, device=device)
 
-    def note(self, skipped: Tensor, norm: Tensor) -> None:
+    @property
+    def health(self) -> Tensor:
+        """As ``Engine``."""
+        return self._health
+
+    @health.setter
+    def health(self, health: Tensor) -> None:
+        self._health = health.to(self._health.device)
+
+    @property
+    def updates(self) -> int:
+        """As ``Engine``."""
+        return self._optimizer.updates
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        self._optimizer.updates = count
+
+    def _set_rates(self, rate_share: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * rate_share
+
+    def _note(self, skipped: Tensor, norm: Tensor) -> None:
         """Take in one step: ``skipped`` is 1.0 or 0.0."""
-        total, streak, _ = self.tensor
-        self.tensor = torch.stack([total + skipped, (streak + 1) * skipped, norm.float()])
+        device = self._health.device
+        skipped, norm = skipped.to(device), norm.float().to(device)
+        total, streak, _ = self._health
+        self._health = torch.stack([total + skipped, (streak + 1) * skipped, norm])

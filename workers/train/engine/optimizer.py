@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -73,14 +74,16 @@ class GuardedAdamW(torch.optim.AdamW):
         self.grad_scale = (norm / clip).clamp(min=1.0)
         return self.found_inf
 
-    def make_state(self) -> None:
-        """Moments of zero, before the first step: a checkpoint can be put into them."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    **{name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in MOMENTS},
-                }
+    def make_state(self, parameters: Iterable[Tensor]) -> None:
+        """Moments of zero, before the first step: a checkpoint can be put into them.
+
+        ``parameters`` are what the steps will be taken on; ZeRO puts its flat partitions in the place of the model's.
+        """
+        for parameter in parameters:
+            self.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                **{name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in MOMENTS},
+            }
 
     @property
     def updates(self) -> int:

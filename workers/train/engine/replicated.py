@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ibllm_core.model.batch import Batch
 from ibllm_core.model.stages import trained_parameters
-from workers.train.engine.base import Fragment, Health
+from workers.train.engine.base import Counting, Fragment
 from workers.train.engine.optimizer import MOMENTS, GuardedAdamW
 
 START_SCALE, GROWTH, BACKOFF, GROWTH_INTERVAL = 2.0**14, 2.0, 0.5, 1000  # of fp16's loss
@@ -32,7 +32,7 @@ class _Slot(NamedTuple):
     place: slice
 
 
-class Replicated:
+class Replicated(Counting):
     """An ``Engine`` without partitions."""
 
     zero_stage = 0
@@ -63,9 +63,8 @@ class Replicated:
         is_half = any(parameter.dtype == torch.float16 for parameter in self._parameters)
         self._scale = torch.full((), START_SCALE, device=device) if is_half else None
         self._growth = torch.zeros((), dtype=torch.int32, device=device)
-        self._optimizer = GuardedAdamW(flat_groups)
-        self._optimizer.make_state()
-        self._health = Health(device)
+        super().__init__(GuardedAdamW(flat_groups), device)
+        self._optimizer.make_state([group["params"][0] for group in flat_groups])
 
     def forward(self, batch: Batch) -> Tensor:
         """As ``Engine``."""
@@ -84,24 +83,14 @@ class Replicated:
         if self._scale is not None:
             self._gradients.div_(self._scale)
             norm = norm / self._scale
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * rate_share
+        self._set_rates(rate_share)
         skipped = self._optimizer.guard(norm, self._clip)
         self._optimizer.step()
-        self._health.note(skipped, norm)
+        self._note(skipped, norm)
         if self._scale is not None:
             torch._amp_update_scale_(self._scale, self._growth, skipped, GROWTH, BACKOFF, GROWTH_INTERVAL)
         self.refresh()
         self._gradients.zero_()
-
-    @property
-    def health(self) -> Tensor:
-        """As ``Engine``."""
-        return self._health.tensor
-
-    @health.setter
-    def health(self, health: Tensor) -> None:
-        self._health.tensor = health.to(self._health.tensor.device)
 
     def fragments(self) -> Iterator[Fragment]:
         """As ``Engine``; each is a whole parameter."""
@@ -125,15 +114,6 @@ class Replicated:
         """As ``Engine``."""
         if self._is_low:
             torch._foreach_copy_(self._parameters, self._masters)
-
-    @property
-    def updates(self) -> int:
-        """As ``Engine``."""
-        return self._optimizer.updates
-
-    @updates.setter
-    def updates(self, count: int) -> None:
-        self._optimizer.updates = count
 
     @property
     def loss_scale(self) -> float:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from ibllm_core.contract.job_spec import Offload
 from ibllm_core.model.batch import Batch
 from ibllm_core.model.stages import trained_parameters
-from workers.train.engine.base import Fragment, Health
+from workers.train.engine.base import Counting, Fragment
 from workers.train.engine.optimizer import MOMENTS, GuardedAdamW
 
 BUCKET_ELEMENTS = 1 << 25  # 128 MiB of gradients; DeepSpeed's own half a billion would be 2 GiB for nothing here
 
 
-class Zero:
+class Zero(Counting):
     """An ``Engine`` around DeepSpeed's.
 
     At stages 1 and 2 a step asks the device nothing: DeepSpeed's own norm and overflow check, which wait for it, are
@@ -44,27 +44,21 @@ class Zero:
         self.rank, self.world_size, self.zero_stage = dist.get_rank(), dist.get_world_size(), stage
         self._clip = clip
         self._guards = stage < 3 and offload == "none" and dtype != torch.float16
-        optimizer = GuardedAdamW(groups)
+        super().__init__(GuardedAdamW(groups), torch.device(deepspeed.get_accelerator().current_device_name()))
         self._names = dict(trained_parameters(model))
         config = deepspeed_config(stage=stage, offload=offload, dtype=dtype, clip=clip, guards=self._guards)
         if stage == 3:
             # Partitioned parameter by parameter from the host's memory, where a base is mapped and not loaded: no GPU
             # ever holds more of it than its part and one parameter.
             deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=dtype)
-        self._engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=optimizer,
-            config=config,
-        )
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._optimizer, config=config)
         self._zero = self._engine.optimizer
-        self._optimizer: GuardedAdamW = self._zero.optimizer
-        if stage < 3:
-            self._optimizer.make_state()
+        if stage == 3:
+            self._optimizer.make_state(self._zero.fp32_partitioned_groups_flat)
+        else:
+            self._optimizer.make_state(self._zero.single_partition_of_fp32_groups)
             self._zero._hp_optimizer_states_linked = False
             self._zero._lazy_init_hp_params_optimizer_state()
-        else:
-            self._make_partitioned_state()
-        self._health = Health(torch.device(deepspeed.get_accelerator().current_device_name()))
 
     def forward(self, batch: Batch) -> Tensor:
         """As ``Engine``."""
@@ -78,8 +72,7 @@ class Zero:
 
     def step(self, rate_share: float) -> None:
         """As ``Engine``."""
-        for group in self._zero.param_groups:
-            group["lr"] = group["peak_lr"] * rate_share
+        self._set_rates(rate_share)
         if self._guards:
             norm = self._norm()
             skipped = self._optimizer.guard(norm, self._clip)
@@ -89,16 +82,7 @@ class Zero:
             overflowed = bool(self._zero.overflow)
             norm = torch.as_tensor(float("inf") if overflowed else self._zero._global_grad_norm).float()
             skipped = torch.tensor(float(overflowed))
-        self._health.note(skipped.to(self._health.tensor.device), norm.to(self._health.tensor.device))
-
-    @property
-    def health(self) -> Tensor:
-        """As ``Engine``."""
-        return self._health.tensor
-
-    @health.setter
-    def health(self, health: Tensor) -> None:
-        self._health.tensor = health.to(self._health.tensor.device)
+        self._note(skipped, norm)
 
     def fragments(self) -> Iterator[Fragment]:
         """As ``Engine``."""
@@ -126,15 +110,6 @@ class Zero:
         for group in range(len(self._zero.fp16_groups)):
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
         self._zero.invalidate_secondary_tensor()
-
-    @property
-    def updates(self) -> int:
-        """As ``Engine``."""
-        return self._optimizer.updates
-
-    @updates.setter
-    def updates(self, count: int) -> None:
-        self._optimizer.updates = count
 
     @property
     def loss_scale(self) -> float:
@@ -171,13 +146,6 @@ class Zero:
             return None
         weight, *moments = (part[:length] for part in parts)
         return tuple(parameter.ds_shape), start, weight, dict(zip(MOMENTS, moments, strict=True))
-
-    def _make_partitioned_state(self) -> None:
-        for flat in self._zero.fp32_partitioned_groups_flat:
-            state = self._optimizer.state[flat]
-            state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
-            for moment in MOMENTS:
-                state[moment] = torch.zeros_like(flat)
 
 
 def deepspeed_config(*, stage: int, offload: Offload, dtype: torch.dtype, clip: float, guards: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ibllm_core.contract.job_spec import CheckpointPolicy
 from ibllm_core.errors import StorageError
 from ibllm_core.local_store import LocalStore
 from tests.workers.train import engines, gang
-from workers.train.checkpoint import saver as saving
+from workers.train.checkpoint import persistence
 from workers.train.checkpoint.listing import Checkpoints
 from workers.train.checkpoint.saver import Saver
 from workers.train.control import Control, Stop
@@ -127,7 +127,7 @@ def save_twice(root: Path) -> list[int]:
 
 
 def save_through_an_outage(root: Path) -> tuple[int, list[int]]:
-    saving.RETRY_SECONDS = (0.0,)
+    persistence.RETRY_SECONDS = (0.0,)
     rig, store = engines.rig(), Away(root, failures=3)
     saver = saver_of(rig, store)
     saver.save(engines.state(rig, 1), b"history")
@@ -136,7 +136,7 @@ def save_through_an_outage(root: Path) -> tuple[int, list[int]]:
 
 
 def save_into_nothing(root: Path) -> Exception:
-    saving.PATIENCE_SECONDS = 0.0
+    persistence.PATIENCE_SECONDS = 0.0
     rig = engines.rig()
     saver = saver_of(rig, Away(root, failures=1))
     saver.save(engines.state(rig, 1), b"history")
