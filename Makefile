@@ -34,7 +34,7 @@ format: $(STAMP) ## rewrite the code in the house's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## time training, the fusions, the visual cache and the data plane on this machine
+bench: $(STAMP) ## time training, the fusions, the visual cache, the data plane and the API on this machine
 	@$(BIN)/python -m tests.benchmarks.training
 	@$(BIN)/python -m tests.benchmarks.training_use
 	@$(BIN)/python -m tests.benchmarks.attention
@@ -47,6 +47,7 @@ bench: $(STAMP) ## time training, the fusions, the visual cache and the data pla
 	@$(BIN)/python -m tests.benchmarks.encoding
 	@$(BIN)/python -m tests.benchmarks.encoding --encoder efficientnet-lite0 --pictures 1500
 	@$(BIN)/python -m tests.benchmarks.compile_memory
+	@$(BIN)/python -m tests.benchmarks.api
 
 up: $(STAMP) ## start the embedded stack
 	@$(BIN)/ibllm up

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,8 +22,12 @@ from ibllm_core.settings import StorageSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 CHUNK = 1 << 20
+MIN_PART_BYTES = 5 << 20  # S3's, of all parts of an object but the last
+MAX_PARTS = 10_000
+COPIES_AT_ONCE = 4
 
 
 class Store(ABC):
@@ -172,6 +177,49 @@ class ObjectStore(Store):
         """Remove an object; removing what is not there is no error."""
         with _translated(key):
             self._s3.delete_object(Bucket=self.bucket, Key=key)
+
+    def join(self, key: str, parts: Sequence[str]) -> None:
+        """Make one object of others, in their order, without their bytes leaving the store.
+
+        At most ``MAX_PARTS``, and all but the last of at least ``MIN_PART_BYTES``; ``ObjectMissingError`` names a part
+        that is not there. Nobody else may be writing ``key``.
+        """
+        self.drop_unfinished(key)
+        with _translated(key):
+            upload = self._s3.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
+        try:
+            with ThreadPoolExecutor(COPIES_AT_ONCE) as threads:
+                numbers = range(1, len(parts) + 1)
+                tags = list(threads.map(lambda number: self._copy(key, upload, number, parts[number - 1]), numbers))
+            listing: list[CompletedPartTypeDef] = [
+                {"PartNumber": number, "ETag": tag} for number, tag in zip(numbers, tags, strict=True)
+            ]
+            with _translated(key):
+                self._s3.complete_multipart_upload(
+                    Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": listing}
+                )
+        except StorageError:
+            self.drop_unfinished(key)
+            raise
+
+    def _copy(self, key: str, upload: str, number: int, part: str) -> str:
+        with _translated(part):
+            copied = self._s3.upload_part_copy(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload,
+                PartNumber=number,
+                CopySource={"Bucket": self.bucket, "Key": part},
+            )
+        return copied["CopyPartResult"]["ETag"]
+
+    def drop_unfinished(self, key: str) -> None:
+        """Remove what was stored of objects under ``key`` that were never finished, since their writer died."""
+        with _translated(key):
+            pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=key)
+            for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
+                if upload["Key"] == key:
+                    self._s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload["UploadId"])
 
     def list(self, prefix: str) -> list[str]:
         """The keys below a prefix, in order."""

@@ -1,4 +1,4 @@
-"""Words to the service: heartbeats, events and the outcome, over HTTP with the attempt's own token.
+"""Words to the service: heartbeats, events, checkpoints and the outcome, over HTTP with the attempt's own token.
 
 Training never waits for the service: a thread does all the speaking, and what cannot be delivered is tried again, in
 its order, until the process ends.
@@ -17,7 +17,7 @@ from typing import Protocol
 
 import httpx
 
-from ibllm_core.contract.run_spec import AttemptSpec, EventReport, Outcome, Progress
+from ibllm_core.contract.run_spec import AttemptSpec, CheckpointReport, EventReport, Outcome, Progress
 
 HEARTBEAT_SECONDS = 1.0  # of rank 0, whose progress users watch
 RANK_HEARTBEAT_SECONDS = 10.0  # of each other rank, of which there may be a thousand
@@ -45,6 +45,12 @@ class Voice(Protocol):
     def event(self, message: str, *, level: str = "info", data: Mapping[str, object] | None = None) -> None:
         """Something that a user should read."""
 
+    def metrics(self, message: str, data: Mapping[str, object]) -> None:
+        """What was measured of a step: in words, and by name."""
+
+    def checkpoint(self, report: CheckpointReport) -> None:
+        """A checkpoint that can be used, and which ones there are now."""
+
 
 class Reporter:
     """Context manager around an attempt's life; one in the driver, one in each rank."""
@@ -58,7 +64,7 @@ class Reporter:
         )
         self._rank = rank
         self._progress: Progress | None = None
-        self._events: deque[EventReport] = deque()
+        self._words: deque[EventReport | CheckpointReport] = deque()
         self._dropped = 0
         self._outcome: Outcome | None = None
         self._lock = threading.Lock()
@@ -79,7 +85,7 @@ class Reporter:
         self._wake.set()
         self._thread.join(timeout=EVENTS_PATIENCE_SECONDS)
         if self._thread.is_alive():
-            log.error("the service did not take %d events", len(self._events))
+            log.error("the service did not take %d events and checkpoints", len(self._words))
         else:
             self._client.close()
 
@@ -89,14 +95,16 @@ class Reporter:
 
     def event(self, message: str, *, level: str = "info", data: Mapping[str, object] | None = None) -> None:
         """Queue an event for the user to read; never blocks. Of more than a thousand that wait the oldest go."""
-        report = EventReport.model_validate(
-            {"id": uuid.uuid4().hex, "level": level, "message": message, "data": dict(data or {})}
-        )
+        self._say({"level": level, "message": message, "data": dict(data or {})})
+
+    def metrics(self, message: str, data: Mapping[str, object]) -> None:
+        """Queue a step's metrics as ``event`` does."""
+        self._say({"type": "metrics", "message": message, "data": dict(data)})
+
+    def checkpoint(self, report: CheckpointReport) -> None:
+        """Queue what the service should know of a checkpoint, in its place among the events; never blocks or drops."""
         with self._lock:
-            self._events.append(report)
-            if len(self._events) > MAX_EVENTS:
-                self._events.popleft()
-                self._dropped += 1
+            self._words.append(report)
         self._wake.set()
 
     def outcome(self, outcome: Outcome) -> None:
@@ -109,6 +117,16 @@ class Reporter:
         if not self._told.wait(OUTCOME_PATIENCE_SECONDS):
             log.error("the service did not take the outcome %s", outcome.reason)
             self._outcome = None
+
+    def _say(self, event: dict[str, object]) -> None:
+        report = EventReport.model_validate({"id": uuid.uuid4().hex, **event})
+        with self._lock:
+            self._words.append(report)
+            events = [place for place, word in enumerate(self._words) if isinstance(word, EventReport)]
+            if len(events) > MAX_EVENTS:
+                del self._words[events[0]]
+                self._dropped += 1
+        self._wake.set()
 
     def _run(self) -> None:
         while not self._silenced:
@@ -124,9 +142,10 @@ class Reporter:
     def _say_all(self) -> bool:
         """Say what waits, and the progress; whether nothing waits any more."""
         outcome = self._outcome
-        while event := self._next_event():
-            if self._post("/events", event.model_dump_json()) is Answer.AWAY:
-                self._keep(event)
+        while word := self._next_word():
+            path = "/events" if isinstance(word, EventReport) else "/checkpoints"
+            if self._post(path, word.model_dump_json()) is Answer.AWAY:
+                self._keep(word)
                 return False
         if self._progress is not None:
             self._post("/progress", self._progress.model_dump_json())
@@ -136,17 +155,17 @@ class Reporter:
             self._silenced = True  # the last word
         return True
 
-    def _next_event(self) -> EventReport | None:
+    def _next_word(self) -> EventReport | CheckpointReport | None:
         with self._lock:
             if self._dropped:
                 message = f"{self._dropped} events were dropped while the service was away"
-                self._events.appendleft(EventReport(id=uuid.uuid4().hex, level="warn", message=message))
+                self._words.appendleft(EventReport(id=uuid.uuid4().hex, level="warn", message=message))
                 self._dropped = 0
-            return self._events.popleft() if self._events else None
+            return self._words.popleft() if self._words else None
 
-    def _keep(self, event: EventReport) -> None:
+    def _keep(self, word: EventReport | CheckpointReport) -> None:
         with self._lock:
-            self._events.appendleft(event)
+            self._words.appendleft(word)
 
     def _post(self, path: str, body: str) -> Answer:
         """A refusal is final: repeating it would change nothing. An attempt that may not speak falls silent."""

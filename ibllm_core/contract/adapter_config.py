@@ -13,6 +13,8 @@ Preset = Literal["paper", "released"]
 FusionKind = Literal["token_add", "value_gate", "adapter_prefix", "concat"]
 LinearName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
+MAX_LAYERS = 1024
+Layer = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
 LINEARS: tuple[LinearName, ...] = get_args(LinearName)
 
 
@@ -33,7 +35,9 @@ class AdapterPrefixConfig(Contract):
 
     kind: Literal["adapter_prefix"] = "adapter_prefix"
     prompts: int = Field(10, ge=1, le=1024, description="prompts of a layer")
-    layers: tuple[int, ...] | None = Field(None, min_length=1, description="layers that get prompts, from 0; null: all")
+    layers: tuple[Layer, ...] | None = Field(
+        None, min_length=1, max_length=MAX_LAYERS, description="layers that get prompts, from 0; null: all"
+    )
 
 
 class ConcatConfig(Contract):
@@ -57,9 +61,9 @@ class LoraConfig(Contract):
     """Stage 2's low-rank updates. The paper and the released code scale by nothing: ``alpha`` null."""
 
     rank: int = Field(16, ge=1, le=512)
-    alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; null: 1")
+    alpha: float | None = Field(None, gt=0, le=1e6, description="scale is alpha / rank; null: 1")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the update's inputs dropped in training")
-    targets: tuple[LinearName, ...] = Field(LINEARS, min_length=1)
+    targets: tuple[LinearName, ...] = Field(LINEARS, min_length=1, max_length=len(LINEARS))
 
     @field_validator("targets")
     @classmethod

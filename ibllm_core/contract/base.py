@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 
 class Contract(BaseModel):
-    """Unknown keys are errors, instances do not change."""
+    """Unknown keys are errors, instances do not change, and ``true`` or ``"1"`` is no number, as JSON Schema has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Strict about numbers and booleans alone: strict lists and enums would refuse what JSON can say."""
+        schema = handler(source)
+        cls._make_strict(schema)
+        return schema
+
+    @classmethod
+    def _make_strict(cls, node: Any) -> None:
+        if isinstance(node, dict):
+            if node.get("type") in ("int", "float", "bool"):
+                node["strict"] = True
+            node = list(node.values())
+        for child in node if isinstance(node, list | tuple) else ():
+            cls._make_strict(child)

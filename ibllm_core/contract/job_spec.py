@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from ibllm_core.contract.adapter_config import AdapterConfig
+from ibllm_core.contract.api.common import Metadata
 from ibllm_core.contract.base import Contract
 
 TrainingStage = Literal["stage1", "stage2"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 ZeroStage = Literal[0, 1, 2, 3]
 Offload = Literal["none", "optimizer", "parameters"]
+Priority = Literal["low", "normal", "high"]
+MAX_SEED = 2**31 - 1
+MANY = 10**9  # no run has more steps, samples or seconds; products of such numbers still fit what stores them
+MAX_RATE = 1e3
+MAX_LOCATION = 4096
 IMAGEBIND = "imagebind"  # the encoder whose weights everybody has to bring
 
 
@@ -31,7 +38,7 @@ class Resources(Contract):
     )
     precision: Precision = Field("auto", description="auto: bf16 where the device has it, else fp32")
     micro_batch_tokens: int | None = Field(
-        None, ge=16, description="tokens of one forward pass of a worker; null: what its memory allows"
+        None, ge=16, le=1 << 30, description="tokens of one forward pass of a worker; null: what its memory allows"
     )
     activation_checkpointing: bool = Field(False, description="half again the time for a fraction of the memory")
     compile: bool = Field(False, description="torch.compile each layer; pays on GPUs in long runs")
@@ -47,18 +54,18 @@ class Hyperparameters(Contract):
     """Training settings of one stage; defaults suit small runs."""
 
     n_epochs: int = Field(1, ge=1, le=1000)
-    max_steps: int | None = Field(None, ge=1, description="end after so many steps, wherever the epoch stands")
-    learning_rate: float = Field(4e-4, gt=0, description="peak rate of everything but the gates")
-    gate_learning_rate: float = Field(1e-2, gt=0, description="peak rate of the gates, which never decay")
+    max_steps: int | None = Field(None, ge=1, le=MANY, description="end after so many steps, wherever the epoch stands")
+    learning_rate: float = Field(4e-4, gt=0, le=MAX_RATE, description="peak rate of everything but the gates")
+    gate_learning_rate: float = Field(1e-2, gt=0, le=MAX_RATE, description="peak rate of the gates, which never decay")
     layer_decay: float = Field(1.0, gt=0, le=1, description="factor of the rate from a layer to the one before it")
     final_rate_share: float = Field(0.0, ge=0, le=1, description="share of the peak rate that the cosine ends at")
-    weight_decay: float = Field(0.02, ge=0, description="of matrices; gates, norms and biases never decay")
+    weight_decay: float = Field(0.02, ge=0, le=MAX_RATE, description="of matrices; gates, norms and biases never decay")
     warmup_share: float = Field(0.06, ge=0, lt=1, description="share of the steps with a rising rate")
-    warmup_steps: int | None = Field(None, ge=0, description="in steps; instead of warmup_share")
-    warmup_epochs: float | None = Field(None, ge=0, description="in epochs; instead of warmup_share")
-    gradient_clip: float = Field(1.0, gt=0)
+    warmup_steps: int | None = Field(None, ge=0, le=MANY, description="in steps; instead of warmup_share")
+    warmup_epochs: float | None = Field(None, ge=0, le=1000, description="in epochs; instead of warmup_share")
+    gradient_clip: float = Field(1.0, gt=0, le=MANY)
     row_tokens: int = Field(256, ge=16, le=65536, description="tokens of a packed row")
-    rows_per_step: int = Field(2, ge=1, description="packed rows of one optimizer step, over all workers")
+    rows_per_step: int = Field(2, ge=1, le=1 << 20, description="packed rows of one optimizer step, over all workers")
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Hyperparameters:
@@ -68,26 +75,47 @@ class Hyperparameters(Contract):
 
 
 class CheckpointPolicy(Contract):
-    """When a training run saves, and what it keeps; the newest checkpoint is always kept."""
+    """When a training run saves, what it keeps, and which is its result; the newest checkpoint is always kept."""
 
-    every_seconds: float = Field(60.0, gt=0, description="what a crash may cost; a save costs the training little")
-    every_steps: int | None = Field(None, ge=1, description="instead of every_seconds")
+    every_seconds: float = Field(
+        60.0, gt=0, le=MANY, description="what a crash may cost; a save costs the training little"
+    )
+    every_steps: int | None = Field(None, ge=1, le=MANY, description="instead of every_seconds")
     keep_last: int = Field(2, ge=1, le=1000)
     keep_best: int = Field(1, ge=0, le=1000, description="those of the lowest validation loss, where it is measured")
-    keep_every: int | None = Field(None, ge=1, description="those of steps that are multiples of this")
+    keep_every: int | None = Field(None, ge=1, le=MANY, description="those of steps that are multiples of this")
+    result: Literal["last", "best"] = Field(
+        "last",
+        description="which one becomes the stage's result; best: the lowest validation loss, needs a validation file",
+    )
 
 
 class EvaluationSettings(Contract):
     """What is measured on validation data while training."""
 
-    every_steps: int | None = Field(None, ge=1, description="null: at the end of each epoch")
-    max_samples: int = Field(256, ge=1, description="of the validation data, from its start")
+    every_steps: int | None = Field(None, ge=1, le=MANY, description="null: at the end of each epoch")
+    max_samples: int = Field(256, ge=1, le=MANY, description="of the validation data, from its start")
+
+
+class RetryPolicy(Contract):
+    """What happens after an attempt that failed of the infrastructure; a user's own error is never tried again."""
+
+    max_attempts: int = Field(3, ge=1, le=20, description="of one run; attempts that were paused or preempted are free")
+    backoff_seconds: float = Field(
+        5.0, ge=0, le=3600, description="before the second attempt; six times more before each next"
+    )
+
+
+class Budget(Contract):
+    """What a job may use; one that has used it pauses with its last step saved, and can be resumed with more."""
+
+    gpu_hours: float = Field(gt=0, le=1e9)
 
 
 class DataShare(Contract):
     """Data beside a stage's training file; ``weight`` is how often an epoch passes over it."""
 
-    file: str
+    file: str = Field(max_length=MAX_LOCATION)
     weight: float = Field(1.0, gt=0, le=100)
 
 
@@ -98,10 +126,11 @@ class StageRequest(Contract):
     """
 
     stage: TrainingStage
-    training_file: str = Field(description="an epoch passes over it once")
+    training_file: str = Field(max_length=MAX_LOCATION, description="an epoch passes over it once")
     mix: tuple[DataShare, ...] = Field((), max_length=16, description="more training data, each with a weight")
-    validation_file: str | None = None
-    template: str = Field("alpaca", description="prompt template by name")
+    validation_file: str | None = Field(None, max_length=MAX_LOCATION)
+    template: str = Field("alpaca", max_length=64, description="prompt template by name")
+    resources: Resources | None = Field(None, description="of this stage; null: the job's")
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     checkpoints: CheckpointPolicy = Field(default_factory=CheckpointPolicy)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
@@ -123,28 +152,44 @@ class DataSettings(Contract):
     max_bad_share: float = Field(0.01, ge=0, le=1, description="share of unusable rows above which the job fails")
 
 
-class JobRequest(Contract):
-    """A job: the two-stage pipeline on one base and one encoder."""
+class JobFields(Contract):
+    """What a job says beside its data, as it is submitted and as it is run."""
 
-    model: str = Field(description="name of a base model in the object store")
-    encoder: str = Field(IMAGEBIND, description="name of the frozen media encoder")
-    training_file: str | None = Field(None, description="OpenAI's field; must be the first stage's file when given")
-    stages: tuple[StageRequest, ...] = Field(min_length=1, max_length=2)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="what is trained around the base")
     data: DataSettings = Field(default_factory=DataSettings)
     resources: Resources = Field(default_factory=Resources)
-    seed: int = Field(0, ge=0, le=2**31 - 1)
+    priority: Priority = Field("normal", description="class in the queue; of one class the oldest goes first")
+    budget: Budget | None = None
+    retry: RetryPolicy = Field(default_factory=RetryPolicy)
     suffix: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    metadata: Metadata = Field(default_factory=dict, description="at most 16 pairs of yours; jobs are found by them")
+
+
+class JobRequest(JobFields):
+    """A job with nothing left to be inferred: one or both stages on one base and one encoder."""
+
+    model: str = Field(description="name of a base model in the object store")
+    encoder: str = Field(IMAGEBIND, description="name of the frozen media encoder")
+    training_file: str | None = None
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    start_from: str | None = Field(None, description="the model, job or checkpoint that the first stage starts from")
+    stages: tuple[StageRequest, ...] = Field(min_length=1, max_length=2)
 
     @model_validator(mode="after")
     def _stages_are_one_pipeline(self) -> JobRequest:
-        order = [stage.stage for stage in self.stages]
-        if order != ["stage1", "stage2"]:
-            raise ValueError(
-                f"stages must be stage1 followed by stage2, but are {' then '.join(order)}; "
-                "starting from an earlier job's stage 1 is not supported yet"
-            )
-        if self.training_file not in (None, self.stages[0].training_file):
-            raise ValueError("training_file must be stages[0].training_file, or be left out")
+        check_order(self.stages)
         return self
+
+    def resources_of(self, kind: str) -> Resources:
+        """What a run of a kind asks for."""
+        own = [stage.resources for stage in self.stages if stage.stage == kind and stage.resources]
+        return own[0] if own else self.resources
+
+
+def check_order(stages: Sequence[StageRequest]) -> None:
+    """``ValueError`` for stages that are no pipeline."""
+    order = [stage.stage for stage in stages]
+    if order not in (["stage1"], ["stage2"], ["stage1", "stage2"]):
+        raise ValueError(
+            f"stages must be stage1, stage2, or stage1 followed by stage2, but are {' then '.join(order) or 'none'}"
+        )

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+MANIFEST = "MANIFEST.json"
+PIN = "PINNED"
+
 
 def file(file_id: str) -> str:
     """An uploaded file's bytes."""
     return f"files/{file_id}/content"
+
+
+def upload_parts(upload_id: str) -> str:
+    """Prefix of the parts of an upload, until it is complete."""
+    return f"uploads/{upload_id}"
+
+
+def upload_part(upload_id: str, part_id: str) -> str:
+    """One part of an upload."""
+    return f"{upload_parts(upload_id)}/{part_id}"
 
 
 def base(name: str) -> str:
@@ -63,6 +76,16 @@ def checkpoint(job_id: str, run_name: str, step: int) -> str:
     return f"{checkpoints(job_id, run_name)}/step-{step:08d}"
 
 
+def pin(checkpoint_prefix: str) -> str:
+    """What keeps a checkpoint, whatever its run's policy says: another job starts from it."""
+    return f"{checkpoint_prefix}/{PIN}"
+
+
+def is_checkpoint(prefix: str) -> bool:
+    """Whether a prefix is a checkpoint's, and not a finished adapter's."""
+    return "/checkpoints/step-" in prefix
+
+
 def history(job_id: str, run_name: str, part: int) -> str:
     """A part of what a run logged: parts have no gaps, each is written once, and MLflow has nothing that is in none."""
     return f"{run(job_id, run_name)}/history/{part:08d}.jsonl"
@@ -80,4 +103,4 @@ def model(model_id: str) -> str:
 
 def manifest(prefix: str) -> str:
     """The manifest of a prefix: written last, and what is without it does not exist."""
-    return f"{prefix}/MANIFEST.json"
+    return f"{prefix}/{MANIFEST}"

@@ -49,6 +49,7 @@ class CompileSpec(AttemptSpec):
     kind: Literal["compile"] = "compile"
     inputs: tuple[CompileInput, ...]
     data: DataSettings
+    data_prefixes: tuple[str, ...] = Field((), description="below which s3:// media of rows may lie")
 
 
 class DatasetShare(Contract):
@@ -66,7 +67,10 @@ class TrainSpec(AttemptSpec):
     datasets: tuple[DatasetShare, ...]
     validation_dataset: str | None = Field(None, description="compiled; measured while training")
     template: str
-    parent_adapter: str | None = Field(description="object-store prefix of the stage-1 adapter; stage 2 needs it")
+    parent_adapter: str | None = Field(
+        description="object-store prefix of the adapter or checkpoint to begin from: for stage 1 one of stage 1, for "
+        "stage 2, which needs it, one of either stage"
+    )
     hyperparameters: Hyperparameters
     checkpoints: CheckpointPolicy = Field(default_factory=CheckpointPolicy)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
@@ -86,6 +90,7 @@ class EvaluateSpec(AttemptSpec):
     question_dataset: str | None = Field(None, description="compiled; stage 2 is measured on it")
     caption_template: str = Field("alpaca", description="that of caption_dataset")
     question_template: str = Field("alpaca", description="that of question_dataset")
+    max_samples: int = Field(256, ge=1, description="of each measurement, from the start of the held-out data")
 
     @model_validator(mode="after")
     def _has_an_adapter(self) -> EvaluateSpec:
@@ -112,12 +117,30 @@ class Progress(Contract):
 
 
 class EventReport(Contract):
-    """Something the user should read. A report that is sent again under its ``id`` is told once."""
+    """Something the user should read. A report that is sent again under its ``id`` is told once.
+
+    The ``data`` of type ``metrics`` has those of a step by name, with ``total_steps`` and ``tokens_per_second``.
+    """
 
     id: str
+    type: Literal["message", "metrics"] = "message"
     level: Literal["info", "warn", "error"] = "info"
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+class CheckpointReport(Contract):
+    """A checkpoint that can be used, told once a run and step however often it is sent.
+
+    ``metrics`` has what was measured of the step: OpenAI's ``step``, ``train_loss``, ``valid_loss`` and
+    ``full_valid_loss``, and ``learning_rate``, ``gate_abs_mean``, ``gate_abs_max`` and ``gate_open_share``. ``kept``
+    are the steps of all of the run's checkpoints that exist now, this one among them: others are no more.
+    """
+
+    step: int
+    prefix: str = Field(description="where it is in the object store")
+    metrics: dict[str, float]
+    kept: tuple[int, ...]
 
 
 class ResultFile(Contract):

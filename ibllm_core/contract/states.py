@@ -11,6 +11,7 @@ class JobStatus(StrEnum):
     VALIDATING_FILES = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -51,6 +52,7 @@ class TerminationReason(StrEnum):
     HEARTBEAT_LOST = "heartbeat_lost"
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"
+    PAUSED = "paused"
     PARENT_FAILED = "parent_failed"
 
     @property
@@ -61,7 +63,13 @@ class TerminationReason(StrEnum):
             TerminationReason.START_TIMEOUT,
             TerminationReason.HEARTBEAT_LOST,
             TerminationReason.PREEMPTED,
+            TerminationReason.PAUSED,
         )
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the attempt was ended for somebody else's sake, and does not count as a try."""
+        return self in (TerminationReason.PREEMPTED, TerminationReason.PAUSED)
 
     @property
     def is_success(self) -> bool:
@@ -78,3 +86,5 @@ class WaitCode(StrEnum):
     CLUSTER_BUSY = "cluster_busy"
     CLUSTER_UNREACHABLE = "cluster_unreachable"
     RETRY_BACKOFF = "retry_backoff"
+    PAUSED = "paused"
+    QUOTA = "quota"

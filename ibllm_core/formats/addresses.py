@@ -39,18 +39,23 @@ def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
     ``OSError`` where the name service does not answer.
     """
     try:
-        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = lookup(host, port)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise
         raise InvalidDataError(f"there is no host {host}: check the address, or leave the row out") from error
     except ValueError as error:  # a label of more than 63 characters, say
         raise InvalidDataError(f"{host!r} is not the name of a host: check the address") from error
-    addresses = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
     for address in addresses:
         if not allow_private and not is_public(address):
             raise _refused(host, address)
     return addresses
+
+
+def lookup(host: str, port: int) -> list[str]:
+    """What the name service says of a host; ``OSError`` or ``ValueError`` where it knows none."""
+    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
 def _refused(host: str, address: str) -> InvalidDataError:

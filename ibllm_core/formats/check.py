@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ibllm_core.contract.base import Contract
-from ibllm_core.contract.job_spec import DataSettings
+from ibllm_core.contract.job_spec import DataSettings, TrainingStage
+from ibllm_core.contract.templates import CAPTION_INSTRUCTION
 from ibllm_core.errors import InvalidDataError
 from ibllm_core.formats.duplicates import DuplicateCounter
 from ibllm_core.formats.sample import BadRow, Media, Sample
@@ -58,14 +59,18 @@ class Report(Contract):
     """What a dataset holds. ``rows`` is ``samples`` and ``bad_rows`` together.
 
     ``is_usable`` says whether a job would train on it: there are samples, and bad rows are within the limit. A row of
-    more than ``row_tokens`` or ``context`` tokens is a bad one; all but ``tokens`` is told of the samples.
+    more than ``row_tokens`` or ``context`` tokens is a bad one; all but ``tokens`` is told of the samples. ``stage`` is
+    what the samples train: captions of media stage 1, anything else among them stage 2. ``characters`` are those of
+    prompts and answers. Both are None in reports of earlier versions, ``stage`` also without samples.
     """
 
     format: str
+    stage: TrainingStage | None = None
     is_usable: bool
     rows: int
     samples: int
     turns: int
+    characters: int | None = None
     media: dict[str, int]
     text_only: int
     inline_bytes: int
@@ -152,6 +157,8 @@ class _Tally:
         self._first_bad: list[BadRowReport] = []
         self._samples = 0
         self._turns = 0
+        self._captions = 0
+        self._characters = 0
         self._text_only = 0
         self._inline_bytes = 0
         self._media: Counter[str] = Counter()
@@ -172,6 +179,8 @@ class _Tally:
             return
         self._samples += 1
         self._turns += len(sample.turns)
+        self._captions += _is_caption(sample)
+        self._characters += _characters(sample)
         self._text_only += not sample.media
         self._inline_bytes += _inline_bytes(sample)
         self._media.update(media.modality.value for media in sample.media)
@@ -182,10 +191,12 @@ class _Tally:
         bad_share = self._bad / rows if rows else 0.0
         return Report(
             format=name,
+            stage=self._stage(),
             is_usable=self._samples > 0 and bad_share <= BAD_SHARE_LIMIT,
             rows=rows,
             samples=self._samples,
             turns=self._turns,
+            characters=self._characters,
             media=dict(sorted(self._media.items())),
             text_only=self._text_only,
             inline_bytes=self._inline_bytes,
@@ -196,6 +207,20 @@ class _Tally:
             bad_share=bad_share,
             first_bad=tuple(self._first_bad),
         )
+
+    def _stage(self) -> TrainingStage | None:
+        if not self._samples:
+            return None
+        return "stage1" if self._captions == self._samples else "stage2"
+
+
+def _is_caption(sample: Sample) -> bool:
+    return bool(sample.media) and all(turn.instruction == CAPTION_INSTRUCTION for turn in sample.turns)
+
+
+def _characters(sample: Sample) -> int:
+    texts = ((turn.instruction, turn.context, turn.answer) for turn in sample.turns)
+    return len(sample.system) + sum(len(text) for turn in texts for text in turn)
 
 
 class _Lengths:

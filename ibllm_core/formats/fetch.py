@@ -6,7 +6,7 @@ import re
 from dataclasses import KW_ONLY, dataclass, field
 
 from ibllm_core.errors import InvalidDataError
-from ibllm_core.formats.names import shown
+from ibllm_core.formats.names import is_below, shown
 from ibllm_core.formats.sample import Media
 from ibllm_core.formats.source import Source
 from ibllm_core.formats.sources import split_s3, user_bucket
@@ -22,14 +22,15 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file|data):", re.IGNORECASE)
 class Fetcher:
     """Reads media for the samples of ``source``; picklable, and threads may share one.
 
-    ``settings`` are needed for ``s3://`` media. ``allow_private`` lets addresses lead to private networks and to any
-    port: only where whoever writes datasets also owns the network. ``timeout`` in seconds is for a web address with
-    all its redirects and tries.
+    ``settings`` are needed for ``s3://`` media, which must lie below one of ``data_prefixes``, None for anywhere.
+    ``allow_private`` lets addresses lead to private networks and to any port: only where whoever writes datasets also
+    owns the network. ``timeout`` in seconds is for a web address with all its redirects and tries.
     """
 
     source: Source
     _: KW_ONLY
     settings: StorageSettings | None = field(default=None, repr=False)  # holds the secret key
+    data_prefixes: tuple[str, ...] | None = None
     allow_private: bool = False
     max_bytes: int = MAX_BYTES
     timeout: float = TIMEOUT
@@ -54,7 +55,7 @@ class Fetcher:
         elif (scheme := _scheme(where)) is None:
             self.source.check_beside(where)
         elif scheme == "s3":
-            split_s3(where)
+            self._check_object(where)
         else:
             parse(where, allow_private=self.allow_private)
 
@@ -74,8 +75,18 @@ class Fetcher:
             raise InvalidDataError(
                 f"{shown(where)} needs an object store, and none is set: put the file beside the rows"
             )
-        bucket, key = split_s3(where)
+        bucket, key = self._check_object(where)
         return user_bucket(self.settings, bucket).read(key, self.max_bytes)
+
+    def _check_object(self, where: str) -> tuple[str, str]:
+        """Bucket and key of an address that the dataset may name: it is read with the service's own credentials."""
+        bucket, key = split_s3(where)
+        if self.data_prefixes is not None and not is_below(f"s3://{bucket}/{key}", self.data_prefixes):
+            raise InvalidDataError(
+                f"this project may not read {shown(where)}: put the medium into the row, or ask the operator to add "
+                "its address to the project's data_prefixes"
+            )
+        return bucket, key
 
 
 def _scheme(where: str) -> str | None:

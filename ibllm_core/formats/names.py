@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Iterable
 
 from ibllm_core.errors import InvalidDataError
@@ -38,6 +39,13 @@ def check_number(names: int, uri: str) -> None:
         raise InvalidDataError(
             f"{uri} holds more than {MAX_NAMES:,} files: pack the media into tar files (WebDataset) or Parquet"
         )
+
+
+def is_below(location: str, prefixes: Iterable[str]) -> bool:
+    """Whether an address or a path lies below one of some prefixes, by whole parts of its path."""
+    if location.startswith("/"):
+        location = posixpath.normpath(location)
+    return any(location == prefix or location.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
 
 
 def is_hidden(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Downloads of addresses that a stranger wrote into a dataset.
+"""Downloads of addresses that a stranger wrote into a dataset, and posts to those that a stranger named.
 
 A name is resolved once, its addresses are judged, and the connection goes to a judged address, so that a second answer
 of the name service changes nothing. Redirects are followed by hand and judged again. Neither proxies nor credentials
@@ -53,6 +53,23 @@ def download(url: str, *, allow_private: bool, max_bytes: int, timeout: float) -
             return answer
         url = urljoin(url, answer.location)
     raise InvalidDataError(f"{target.shown} is the end of more than {MAX_REDIRECTS} redirects: write the final address")
+
+
+def post(target: Target, addresses: list[str], body: bytes, headers: dict[str, str], *, timeout: float) -> int:
+    """Send ``body`` to one of the host's ``addresses``, which the caller has judged; the status of the answer.
+
+    The answer's body is not read, no redirect is followed and nothing is tried twice. ``OSError`` where there is no
+    answer within ``timeout`` seconds.
+    """
+    limits = _Limits(allow_private=True, max_bytes=0, deadline=time.monotonic() + timeout)
+    try:
+        with _connected(target, addresses, limits) as connection:
+            sent = {"User-Agent": HEADERS["User-Agent"], "Host": _host(target), **headers}
+            connection.request("POST", target.path, body, sent, preload_content=False)
+            return connection.getresponse().status
+    except (OSError, HTTPError, http.client.HTTPException) as error:
+        limits.seconds_left()  # whatever the watchdog broke is a timeout
+        raise ConnectionError(str(error) or type(error).__name__) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +145,8 @@ def _with_tries(target: Target, limits: _Limits) -> bytes | _Redirect:
 
 def _request(target: Target, addresses: list[str], limits: _Limits) -> bytes | _Redirect:
     with _connected(target, addresses, limits) as connection:
-        port = "" if target.port == PORTS[target.scheme] else f":{target.port}"
-        host = f"[{target.host}]" if ":" in target.host else target.host
         connection.request(
-            "GET", target.path, headers={**HEADERS, "Host": host + port}, preload_content=False, decode_content=False
+            "GET", target.path, headers={**HEADERS, "Host": _host(target)}, preload_content=False, decode_content=False
         )
         response = connection.getresponse()
         if response.status in REDIRECTS and "location" in response.headers:
@@ -143,6 +158,12 @@ def _request(target: Target, addresses: list[str], limits: _Limits) -> bytes | _
                 f"{target.shown} answers with status {response.status}: check the address, or leave the row out"
             )
         return _body(response, target, limits)
+
+
+def _host(target: Target) -> str:
+    """The header of that name: a connection knows an address only."""
+    port = "" if target.port == PORTS[target.scheme] else f":{target.port}"
+    return (f"[{target.host}]" if ":" in target.host else target.host) + port
 
 
 def _body(response: BaseHTTPResponse, target: Target, limits: _Limits) -> bytes:

@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
-from sqlalchemy import update
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert
 
-from ibllm_core.contract.run_spec import EventReport, Outcome, Progress
+from ibllm_core.contract.run_spec import CheckpointReport, EventReport, Outcome, Progress
 from orchestrator.api.dependencies import SessionOf, bearer_of
 from orchestrator.db.events import add_event
-from orchestrator.db.models import Attempt, Event, Run
+from orchestrator.db.models import Attempt, Checkpoint, Event, Project, Run
 from orchestrator.errors import AuthenticationError, ConflictError
+from orchestrator.ids import new_id
+from orchestrator.jobs.naming import checkpoint_name
 
 
 def _attempt(attempt_id: str, session: SessionOf, authorization: Annotated[str | None, Header()] = None) -> Attempt:
@@ -51,8 +54,34 @@ def event(body: EventReport, attempt: AttemptOf, session: SessionOf) -> Response
     run = session.get_one(Run, attempt.run_id)
     event_id = f"ftevent-{body.id}"
     if session.get(Event, event_id) is None:
-        add_event(session, run.job_id, body.message, level=body.level, data=body.data, event_id=event_id)
+        add_event(
+            session, run.job_id, body.message, level=body.level, type=body.type, data=body.data, event_id=event_id
+        )
         session.commit()
+    return Response(status_code=204)
+
+
+@router.post("/checkpoints", status_code=204)
+def checkpoint(body: CheckpointReport, attempt: AttemptOf, session: SessionOf) -> Response:
+    """A checkpoint that can be used from now on; those that the run no longer keeps are gone from the list."""
+    run = session.get_one(Run, attempt.run_id)
+    organization_id = session.scalar(select(Project.organization_id).where(Project.id == attempt.project_id))
+    values = {
+        "id": new_id("ftckpt"),
+        "job_id": run.job_id,
+        "run_id": run.id,
+        "step": body.step,
+        "prefix": body.prefix,
+        "metrics": body.metrics,
+        "model": checkpoint_name(run.job, run.kind, body.step, str(organization_id)),
+    }
+    added = session.execute(insert(Checkpoint).values(values).on_conflict_do_nothing().returning(Checkpoint.id))
+    if added.first() is not None:
+        message = f"{run.kind}: the checkpoint of step {body.step} can be used"
+        add_event(session, run.job_id, message, data={"model": values["model"], "step": body.step})
+    gone = delete(Checkpoint).where(Checkpoint.run_id == run.id, Checkpoint.step.not_in([*body.kept, body.step]))
+    session.execute(gone)
+    session.commit()
     return Response(status_code=204)
 
 

@@ -1,165 +1,140 @@
-"""``/v1/fine_tuning/jobs``: create, list, retrieve, cancel, events."""
+"""``/v1/fine_tuning/jobs``: create, list, retrieve, cancel, pause, resume."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from sqlalchemy import select, tuple_
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ibllm_core.contract import layout
-from ibllm_core.contract.job_spec import JobRequest
-from ibllm_core.contract.states import JobStatus, RunKind, RunState
-from orchestrator.api.dependencies import SessionOf, SettingsOf, StoreOf, require_key
-from orchestrator.api.job_check import check_request
+from ibllm_core.contract.api.common import Page
+from ibllm_core.contract.api.estimate import Estimate
+from ibllm_core.contract.api.jobs import FineTuningJob, ResumeRequest
+from ibllm_core.contract.submission import JobSubmission
+from orchestrator.api.dependencies import JobsReader, JobsWriter, SessionOf, ShopOf
 from orchestrator.api.pages import page
-from orchestrator.db.events import add_event
-from orchestrator.db.models import Event, Job, Run
-from orchestrator.errors import ConflictError, NotFoundError
-from orchestrator.ids import new_id
+from orchestrator.db.models import Job
+from orchestrator.errors import InvalidRequestError, NotFoundError
+from orchestrator.jobs import control
+from orchestrator.jobs.create import Sending, create
+from orchestrator.jobs.estimate import estimate
+from orchestrator.jobs.shown import shown_job
+from orchestrator.tenants.access import Caller
 
-router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"], dependencies=[Depends(require_key)])
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
+METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
+MAX_METADATA = 16
+DEFAULT_TIMEOUT = 600.0  # of OpenAI's clients
+BACKOFF_SECONDS = 10.0  # the most that they wait between two tries
+RetryCount = Annotated[int, Header(alias="x-stainless-retry-count", ge=0, le=100, include_in_schema=False)]
+ReadTimeout = Annotated[str, Header(alias="x-stainless-read-timeout", max_length=32, include_in_schema=False)]
 
 
-@router.post("")
-def create(
-    request: JobRequest,
+@router.post("", response_model=FineTuningJob | Estimate)
+def submit(
+    submission: JobSubmission,
+    caller: JobsWriter,
     session: SessionOf,
-    store: StoreOf,
-    settings: SettingsOf,
-    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
-) -> dict[str, Any]:
-    """Create a job with its runs and its first event in one transaction; a repeated key finds the first job."""
-    if idempotency_key:
-        known = session.scalar(select(Job).where(Job.idempotency_key == idempotency_key))
-        if known:
-            return shown(known)
-    check_request(request, session, store, settings)
-    job = Job(id=new_id("ftjob"), request=request.model_dump(mode="json"), idempotency_key=idempotency_key)
-    kinds = [kind for kind in RunKind if kind != RunKind.EVALUATE or any(s.validation_file for s in request.stages)]
-    job.runs = [
-        Run(id=f"{job.id}-{kind}", position=position, kind=kind, outputs={}) for position, kind in enumerate(kinds)
-    ]
-    session.add(job)
-    try:
-        session.flush()
-    except IntegrityError:  # the same key arrived twice at once; the other one won
-        session.rollback()
-        return shown(session.scalars(select(Job).where(Job.idempotency_key == idempotency_key)).one())
-    add_event(session, job.id, f"the job was created with the runs {', '.join(kinds)}")
-    session.commit()
-    session.refresh(job)
-    return shown(job)
+    shop: ShopOf,
+    dry_run: bool = False,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    retry_count: RetryCount = 0,
+    read_timeout: ReadTimeout = "",
+) -> FineTuningJob | Estimate:
+    """Create a job; a repeated Idempotency-Key, or a client's own retry, finds the first one.
+
+    ``dry_run`` checks everything and creates nothing: the answer estimates tokens, steps, memory, time and cost.
+    """
+    if dry_run:
+        return estimate(session, shop, caller.project, submission)
+    sending = Sending(
+        idempotency_key=idempotency_key,
+        retry_count=retry_count,
+        timeout=timedelta(seconds=_seconds_of(read_timeout) + BACKOFF_SECONDS),
+        arrived_at=datetime.now(UTC),
+    )
+    return shown_job(create(session, shop, caller, submission, sending), caller.organization_id)
 
 
-@router.get("")
+@router.get("", response_model=Page[FineTuningJob])
 def list_jobs(
-    session: SessionOf, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
-) -> dict[str, Any]:
-    """Jobs, newest first."""
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    request: Request,
+    caller: JobsReader,
+    session: SessionOf,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    metadata: Annotated[
+        Literal["null"] | None, Query(description="`null`: jobs without; or `metadata[key]=value`")
+    ] = None,
+) -> Page[FineTuningJob]:
+    """Jobs, newest first; ``metadata[key]=value`` filters, several of them together."""
+    query = select(Job).where(Job.project_id == caller.project)
+    query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    wanted = _wanted_metadata(request)
+    if wanted:
+        query = query.where(Job.labels.contains(wanted))
+    if metadata:
+        query = query.where(Job.labels == {})
     if after:
-        cursor = find(session, after)
+        cursor = find(session, caller, after, param="after")
         query = query.where(tuple_(Job.created_at, Job.id) < (cursor.created_at, cursor.id))
-    return page(session.scalars(query).all(), limit, shown)
+    return page(session.scalars(query).all(), limit, lambda job: shown_job(job, caller.organization_id))
 
 
-@router.get("/{job_id}")
-def retrieve(job_id: str, session: SessionOf) -> dict[str, Any]:
+@router.get("/{job_id}", response_model=FineTuningJob)
+def retrieve(job_id: str, caller: JobsReader, session: SessionOf) -> FineTuningJob:
     """One job with its runs."""
-    return shown(find(session, job_id))
+    return shown_job(find(session, caller, job_id), caller.organization_id)
 
 
-@router.post("/{job_id}/cancel")
-def cancel(job_id: str, session: SessionOf) -> dict[str, Any]:
-    """Ask for the job's end; the scheduler stops what runs."""
-    job = find(session, job_id)
-    if JobStatus(job.status).is_final:
-        raise ConflictError(f"job {job_id} is {job.status} and cannot be cancelled")
-    job.cancel_requested = True
-    session.commit()
-    return shown(job)
+@router.post("/{job_id}/cancel", response_model=FineTuningJob)
+def cancel(job_id: str, caller: JobsWriter, session: SessionOf) -> FineTuningJob:
+    """Ask for the job's end; the scheduler stops what runs, which saves its step."""
+    job = control.cancel(session, caller, find(session, caller, job_id, lock=True))
+    return shown_job(job, caller.organization_id)
 
 
-@router.get("/{job_id}/events")
-def events(
-    job_id: str, session: SessionOf, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
-) -> dict[str, Any]:
-    """A job's events, newest first."""
-    find(session, job_id)
-    query = select(Event).where(Event.job_id == job_id).order_by(Event.sequence.desc()).limit(limit + 1)
-    if after:
-        cursor = session.get(Event, after)
-        if cursor is None:
-            raise NotFoundError(f"there is no event {after!r}", param="after")
-        query = query.where(Event.sequence < cursor.sequence)
-    return page(session.scalars(query).all(), limit, _shown_event)
+@router.post("/{job_id}/pause", response_model=FineTuningJob)
+def pause(job_id: str, caller: JobsWriter, session: SessionOf) -> FineTuningJob:
+    """Ask for a pause; what runs saves its step and lets its workers go."""
+    job = control.pause(session, caller, find(session, caller, job_id, lock=True))
+    return shown_job(job, caller.organization_id)
 
 
-def find(session: Session, job_id: str) -> Job:
-    """A job by its id, or ``NotFoundError``."""
-    job = session.get(Job, job_id)
-    if job is None:
-        raise NotFoundError(f"there is no job {job_id!r}: GET /v1/fine_tuning/jobs lists them")
+@router.post("/{job_id}/resume", response_model=FineTuningJob)
+def resume(job_id: str, caller: JobsWriter, session: SessionOf, body: ResumeRequest | None = None) -> FineTuningJob:
+    """Let a paused job go on from its newest checkpoint, with a larger budget where it has used its own."""
+    job = control.resume(session, caller, find(session, caller, job_id, lock=True), body or ResumeRequest(budget=None))
+    return shown_job(job, caller.organization_id)
+
+
+def find(session: Session, caller: Caller, job_id: str, *, param: str | None = None, lock: bool = False) -> Job:
+    """A job of the caller's project by its id, or ``NotFoundError``."""
+    job = session.get(Job, job_id, with_for_update=lock or None)
+    if job is None or job.project_id != caller.project:
+        raise NotFoundError(f"there is no job {job_id!r}: GET /v1/fine_tuning/jobs lists them", param=param)
     return job
 
 
-def shown(job: Job) -> dict[str, Any]:
-    """OpenAI's job object; ``runs`` and ``s3_prefix`` are ours."""
-    request = JobRequest.model_validate(job.request)
-    trained = [run.outputs.get("trained_tokens", 0) for run in job.runs]
-    return {
-        "id": job.id,
-        "object": "fine_tuning.job",
-        "created_at": int(job.created_at.timestamp()),
-        "finished_at": int(job.finished_at.timestamp()) if job.finished_at else None,
-        "status": job.status,
-        "model": request.model,
-        "fine_tuned_model": job.fine_tuned_model,
-        "organization_id": "default",
-        "training_file": request.stages[0].training_file,
-        "validation_file": request.stages[0].validation_file,
-        "result_files": job.result_files,
-        "seed": request.seed,
-        "trained_tokens": sum(trained) or None,
-        "hyperparameters": request.stages[0].hyperparameters.model_dump(),
-        "metadata": request.metadata,
-        "error": job.error,
-        "request": job.request,
-        "s3_prefix": f"jobs/{job.id}",
-        "runs": [_shown_run(job, run) for run in job.runs],
-    }
+def _wanted_metadata(request: Request) -> dict[str, str]:
+    wanted: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        found = METADATA.fullmatch(name)
+        if found:
+            wanted[found[1]] = value
+        elif name.startswith("metadata["):
+            raise InvalidRequestError(f"{name} is no filter: write metadata[key]=value", param="metadata")
+    if len(wanted) > MAX_METADATA or any(len(value) > 512 for value in wanted.values()):
+        raise InvalidRequestError(f"at most {MAX_METADATA} pairs of at most 512 characters", param="metadata")
+    return wanted
 
 
-def _shown_run(job: Job, run: Run) -> dict[str, Any]:
-    waits = run.state == RunState.PENDING and run.wait_code
-    return {
-        "id": run.id,
-        "kind": run.kind,
-        "state": run.state,
-        "reason": run.reason,
-        "message": run.message,
-        "waiting": {"code": run.wait_code, "message": run.wait_message} if waits else None,
-        "attempts": len(run.attempts),
-        "started_at": run.started_at.timestamp() if run.started_at else None,
-        "seconds": (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None,
-        "progress": run.progress,
-        "ranks": run.attempts[-1].ranks if run.attempts else {},
-        "outputs": run.outputs,
-        "mlflow_run_id": run.mlflow_run_id,
-        "log": layout.attempt_log(job.id, run.kind, len(run.attempts)) if run.attempts else None,
-    }
-
-
-def _shown_event(event: Event) -> dict[str, Any]:
-    return {
-        "id": event.id,
-        "object": "fine_tuning.job.event",
-        "created_at": int(event.created_at.timestamp()),
-        "level": event.level,
-        "message": event.message,
-        "type": event.type,
-        "data": event.data,
-    }
+def _seconds_of(read_timeout: str) -> float:
+    """What a client says of its timeout; a word that is no number, such as ``NOT_GIVEN``, is its default."""
+    try:
+        return min(max(float(read_timeout), 0.0), 86_400.0)
+    except ValueError:
+        return DEFAULT_TIMEOUT

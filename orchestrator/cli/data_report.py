@@ -10,6 +10,11 @@ from ibllm_core.formats.check import Report, TokenReport
 
 BAR_WIDTH = 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
+STAGES = {
+    "stage1": "1, since all samples are captions",
+    "stage2": "2, since there are instructions",
+    None: "none, since there are no samples",
+}
 
 
 def print_report(report: Report, console: Console, *, row_tokens: int, context: int | None) -> None:
@@ -34,9 +39,11 @@ def _counts(report: Report) -> Table:
     about = "" if report.duplicates_are_exact else "about "
     for name, value in (
         ("format", report.format),
+        ("stage", STAGES[report.stage]),
         ("rows", f"{report.rows:,}"),
         ("samples", f"{report.samples:,}, {report.turns:,} turns"),
         ("media", media or "none"),
+        ("characters", "unknown" if report.characters is None else f"{report.characters:,}"),
         ("text only", f"{report.text_only:,} samples"),
         ("duplicates", f"{about}{report.duplicates:,} samples"),
         ("media in rows", f"{report.inline_bytes / 1e6:,.1f} MB"),

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.db.models import Event
+from orchestrator.db.statements import insert_rows, lock
 from orchestrator.ids import new_id
 
 
@@ -16,8 +17,17 @@ def add_event(
     message: str,
     *,
     level: str = "info",
+    type: str = "message",
     data: dict[str, Any] | None = None,
     event_id: str | None = None,
+    is_first: bool = False,
 ) -> None:
-    """Add a line in the caller's transaction, so that a change and its story are one."""
-    session.add(Event(id=event_id or new_id("ftevent"), job_id=job_id, level=level, message=message, data=data or {}))
+    """Add a line in the caller's transaction, so that a change and its story are one.
+
+    Writers of one job's events wait for each other: a reader who has seen an event has seen all before it. The first
+    one, of a job that nobody knows yet, needs no waiting.
+    """
+    if not is_first:
+        lock(session, f"events {job_id}")
+    row = {"id": event_id or new_id("ftevent"), "job_id": job_id, "level": level, "type": type, "message": message}
+    insert_rows(session, Event, [{**row, "data": data or {}}])

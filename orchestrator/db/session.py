@@ -10,9 +10,9 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 
-def connect(database_url: str) -> Engine:
+def connect(database_url: str, *, pool_size: int = 5) -> Engine:
     """A pool of connections that notices when the server went away."""
-    return create_engine(database_url, pool_pre_ping=True)
+    return create_engine(database_url, pool_pre_ping=True, pool_size=pool_size, max_overflow=pool_size)
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:

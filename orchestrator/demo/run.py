@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ibllm_core.contract.adapter_config import FusionKind
+from ibllm_core.contract.api.jobs import FineTuningJob
 from ibllm_core.contract.job_spec import Hyperparameters
-from orchestrator.cli.client import Client
+from ibllm_core.contract.states import JobStatus, TerminationReason
+from orchestrator.cli.watching import display_on, follow
+from orchestrator.client import Client, ClientError
 from orchestrator.demo import data, packages, report
-from orchestrator.demo.watch import follow
 from orchestrator.local.parts import service_environment
 from orchestrator.local.stack import Stack
 from orchestrator.local.weights import import_base
@@ -81,27 +83,27 @@ def _run_job(
     fusion: FusionKind,
 ) -> bool:
     environment = service_environment(stack.home)
-    client = Client(environment["IBLLM_SERVICE_URL"], environment["IBLLM_API_KEY"])
     name = "demo" if fusion == "token_add" else f"demo-{fusion}"
     folder = stack.home.root / name
     folder.mkdir(exist_ok=True)
-    with clock.measure("data"), console.status("preparing pictures, captions and questions ..."):
-        chosen = data.choose(sources, SMALL if small else data.FULL)
-        files = _upload(client, chosen, folder)
-    with clock.measure("base"), console.status(f"bringing {BASE} into the object store ..."):
-        import_base(BASE, sources.base_gguf, environment)
-    key = {"Idempotency-Key": str(uuid.uuid4())}
-    job = client.post("/fine_tuning/jobs", _job_request(files, name, fusion), headers=key)
-    console.print(f"job {job['id']} was submitted")
-    try:
-        job = follow(client, job["id"], console)
-    except BaseException:
-        client.post(f"/fine_tuning/jobs/{job['id']}/cancel")
-        raise
-    if job["status"] != "succeeded":
-        _explain(job, stack, environment, console)
-        return False
-    evidence = _gather(client, job, chosen, clock, environment)
+    with Client(environment["IBLLM_SERVICE_URL"], environment["IBLLM_API_KEY"]) as client:
+        with clock.measure("data"), console.status("preparing pictures, captions and questions ..."):
+            chosen = data.choose(sources, SMALL if small else data.FULL)
+            files = _upload(client, chosen, folder)
+        with clock.measure("base"), console.status(f"bringing {BASE} into the object store ..."):
+            import_base(BASE, sources.base_gguf, environment)
+        job = client.jobs.submit(_job_request(files, name, fusion))
+        console.print(f"job {job.id} was submitted")
+        try:
+            with display_on(console) as display:
+                job = follow(client, job.id, display)
+        except BaseException:
+            client.jobs.cancel(job.id)
+            raise
+        if job.status != JobStatus.SUCCEEDED:
+            _explain(client, job, stack, console)
+            return False
+        evidence = _gather(client, job, chosen, clock, environment)
     content = report.write(folder, evidence)
     _show(content, folder, console)
     return True
@@ -112,7 +114,7 @@ def _upload(client: Client, chosen: data.DemoData, folder: Path) -> dict[str, st
     for name, rows in vars(chosen).items():
         path = folder / f"{name}.jsonl"
         data.write_jsonl(path, rows)
-        files[name] = client.upload(path)["id"]
+        files[name] = client.files.wait_for_processing(client.files.upload(path).id).id
     return files
 
 
@@ -146,48 +148,38 @@ def _job_request(files: dict[str, str], name: str, fusion: FusionKind) -> dict[s
     }
 
 
-def _explain(job: dict[str, Any], stack: Stack, environment: dict[str, str], console: Console) -> None:
+def _explain(client: Client, job: FineTuningJob, stack: Stack, console: Console) -> None:
     """Which run failed, why, and where its log is; the log is copied out, since the stack may go down now."""
-    message = (job["error"] or {}).get("message", f"the job is {job['status']}")
-    console.print(f"[red]error:[/red] {message}", soft_wrap=True)
-    failed = next((run for run in job["runs"] if run["reason"] not in ("succeeded", None) and run["log"]), None)
+    message = job.error.message if job.error else f"the job is {job.status}"
+    console.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    fine = (TerminationReason.SUCCEEDED, None)
+    failed = next((run for run in job.runs if run.reason not in fine and run.log), None)
     if failed is None:
         return
-    from ibllm_core.errors import CoreError
-    from ibllm_core.settings import StorageSettings
-    from ibllm_core.storage import ObjectStore
-
-    storage = StorageSettings(
-        endpoint=environment["IBLLM_S3_ENDPOINT"],
-        access_key=environment["IBLLM_S3_ACCESS_KEY"],
-        secret_key=environment["IBLLM_S3_SECRET_KEY"],
-    )
-    path = stack.home.logs / f"{failed['id']}.log"
+    path = stack.home.logs / f"{failed.id}.log"
     try:
-        path.write_bytes(ObjectStore(storage).get(failed["log"]))
-        console.print(f"the log of {failed['kind']} is in {path}", soft_wrap=True)
-    except CoreError as error:
-        console.print(f"its log could not be read: {error.message}", soft_wrap=True)
+        path.write_bytes(b"".join(client.jobs.read_log(job.id, failed.kind)))
+        console.print(f"the log of {failed.kind} is in {path}", soft_wrap=True)
+    except ClientError as error:
+        console.print(f"its log could not be read: {escape(error.message)}", soft_wrap=True)
 
 
 def _gather(
-    client: Client, job: dict[str, Any], chosen: data.DemoData, clock: _Clock, environment: dict[str, str]
+    client: Client, job: FineTuningJob, chosen: data.DemoData, clock: _Clock, environment: dict[str, str]
 ) -> report.Evidence:
-    contents = {
-        described["filename"]: client.content(described["id"]).decode()
-        for described in (client.get(f"/files/{file_id}") for file_id in job["result_files"])
-    }
+    described = [client.files.retrieve(file_id) for file_id in job.result_files]
+    contents = {file.filename: client.files.content(file.id) for file in described}
     return report.Evidence(
-        job=job,
-        stage1_metrics=report.read_metrics(contents["stage1_metrics.csv"]),
-        stage2_metrics=report.read_metrics(contents["stage2_metrics.csv"]),
+        job=job.model_dump(mode="json"),
+        stage1_metrics=report.read_metrics(contents["stage1_metrics.csv"].decode()),
+        stage2_metrics=report.read_metrics(contents["stage2_metrics.csv"].decode()),
         evaluation=json.loads(contents["evaluation.json"]),
         held_out_captions=chosen.held_out_captions,
         seconds=clock.total(),
         addresses={
             "MLflow": environment["IBLLM_MLFLOW_URL"],
-            "s3": f"s3://{environment['IBLLM_S3_BUCKET']}/{job['s3_prefix']}",
-            "API object": f"{environment['IBLLM_SERVICE_URL']}/v1/fine_tuning/jobs/{job['id']}",
+            "s3": f"s3://{environment['IBLLM_S3_BUCKET']}/{job.s3_prefix}",
+            "API object": f"{environment['IBLLM_SERVICE_URL']}/v1/fine_tuning/jobs/{job.id}",
         },
     )
 

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,18 @@ import psutil
 from orchestrator.local.errors import StackError
 
 DATA_VERSION = "1"
-PORT_NAMES = ("postgres", "s3", "mlflow", "ray", "ray_dashboard", "ray_agent", "ray_client", "api")
+PORT_NAMES = ("postgres", "s3", "mlflow", "ray", "ray_dashboard", "ray_agent", "ray_client", "api", "serve")
 S3_PORTS = 9  # SeaweedFS takes a run of ports, each of them plus 10,000 for gRPC where not told otherwise
 MIN_FREE_BYTES = 3 << 30
-CREDENTIAL_NAMES = ("api_key", "postgres_password", "s3_access_key", "s3_secret_key", "s3_signing_key", "ray_token")
+CREDENTIAL_NAMES = (
+    "api_key",
+    "postgres_password",
+    "s3_access_key",
+    "s3_secret_key",
+    "s3_signing_key",
+    "ray_token",
+    "serve_secret",
+)
 
 
 @dataclass(frozen=True)
@@ -92,21 +101,30 @@ class Home:
             raise StackError(f"{self.sockets} belongs to somebody else: remove it")
         self.sockets.chmod(0o700)
 
+    @property
+    def checker_heartbeat(self) -> Path:
+        """What the checker of files touches while it is well."""
+        return self.root / "checker-heartbeat"
+
     def credentials(self) -> dict[str, str]:
-        """The generated credentials, made at the first call; only the owner can read the file."""
-        if not self.credentials_file.exists():
-            made = {name: secrets.token_hex(24) for name in CREDENTIAL_NAMES}
-            made["api_key"] = "ibllm-" + made["api_key"]
-            _write_private(self.credentials_file, json.dumps(made, indent=1))
-        values: dict[str, str] = json.loads(self.credentials_file.read_text())
+        """The generated credentials; only the owner can read the file. What it lacks, as at the first call, is made."""
+        values: dict[str, str] = json.loads(self.credentials_file.read_text()) if self.credentials_file.exists() else {}
+        missing = [name for name in CREDENTIAL_NAMES if name not in values]
+        if missing:
+            values |= {name: secrets.token_hex(24) for name in missing}
+            if "api_key" in missing:
+                values["api_key"] = "ibllm-" + values["api_key"]
+            _write_private(self.credentials_file, json.dumps(values, indent=1))
         _write_private(self.ray_token_file, values["ray_token"])
         return values
 
     def ports(self) -> dict[str, int]:
-        """The ports of all parts, chosen free at the first call and remembered."""
-        if not self.ports_file.exists():
-            self.ports_file.write_text(json.dumps(_choose_ports(), indent=1))
-        ports: dict[str, int] = json.loads(self.ports_file.read_text())
+        """The ports of all parts, chosen free when they are first asked for, and remembered."""
+        ports: dict[str, int] = json.loads(self.ports_file.read_text()) if self.ports_file.exists() else {}
+        missing = [name for name in PORT_NAMES if name not in ports]
+        if missing:
+            ports |= _choose_ports(missing, after=max(ports.values(), default=0))
+            self.ports_file.write_text(json.dumps(ports, indent=1))
         return ports
 
 
@@ -137,11 +155,11 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _choose_ports() -> dict[str, int]:
-    """Free ports below the range that the kernel gives to outgoing connections."""
+def _choose_ports(names: Sequence[str], *, after: int) -> dict[str, int]:
+    """Free ports below the range that the kernel gives to outgoing connections; ``after`` those that are taken."""
     chosen: dict[str, int] = {}
-    candidate = 21000 + secrets.randbelow(6000)
-    for name in PORT_NAMES:
+    candidate = after + S3_PORTS if after else 21000 + secrets.randbelow(6000)
+    for name in names:
         width = S3_PORTS if name == "s3" else 1
         while not all(_is_free(candidate + offset) for offset in range(width)):
             candidate += 1

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,11 @@ def service_environment(home: Home) -> dict[str, str]:
         "IBLLM_S3_ACCESS_KEY": keys["s3_access_key"],
         "IBLLM_S3_SECRET_KEY": keys["s3_secret_key"],
         "IBLLM_CACHE": str(home.cache),
+        "IBLLM_DEFAULT_ENCODER": "efficientnet-lite0",  # ImageBind's weights have to be brought along
+        "IBLLM_SERVE_URL": f"http://127.0.0.1:{ports['serve']}",
+        "IBLLM_SERVE_SECRET": keys["serve_secret"],
+        "IBLLM_SERVE_CPUS": "0",  # training may hold all there are
+        "IBLLM_CHECKER_HEARTBEAT": str(home.checker_heartbeat),
         "IBLLM_LOCAL_DATA": "true",  # whoever runs the stack here may read these files anyway
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -75,7 +81,7 @@ def service_environment(home: Home) -> dict[str, str]:
 
 def build(home: Home) -> list[Part]:
     """All parts, in an order that respects what each needs."""
-    return [_postgres(home), _s3(home), _ray(home), _mlflow(home), _api(home), _scheduler(home)]
+    return [_postgres(home), _s3(home), _ray(home), _mlflow(home), _api(home), _checker(home), _scheduler(home)]
 
 
 def _postgres(home: Home) -> Part:
@@ -145,7 +151,7 @@ def _ray(home: Home) -> Part:
     return Part(
         name="ray",
         address=dashboard,
-        ports=tuple(ports[name] for name in ("ray", "ray_dashboard", "ray_agent", "ray_client")),
+        ports=tuple(ports[name] for name in ("ray", "ray_dashboard", "ray_agent", "ray_client", "serve")),
         command=[
             str(Path(sys.executable).parent / "ray"),
             "start",
@@ -220,6 +226,18 @@ def _api(home: Home) -> Part:
     )
 
 
+def _checker(home: Home) -> Part:
+    return Part(
+        name="checker",
+        address="-",
+        ports=(),
+        command=[sys.executable, "-m", "orchestrator.files"],
+        environment=service_environment(home),
+        healthy=lambda: _is_fresh(home.checker_heartbeat),
+        needs=("postgres", "s3"),
+    )
+
+
 def _scheduler(home: Home) -> Part:
     return Part(
         name="scheduler",
@@ -278,6 +296,10 @@ def _database_answers(url: str) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def _is_fresh(heartbeat: Path) -> bool:
+    return heartbeat.exists() and time.time() - heartbeat.stat().st_mtime < SNAPSHOT_MAX_AGE.total_seconds()
 
 
 def _scheduler_is_fresh(url: str) -> bool:

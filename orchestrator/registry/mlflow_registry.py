@@ -42,17 +42,24 @@ class Registry:
         self._client = MlflowClient(tracking_url)
 
     def start_run(
-        self, *, job_id: str, run_id: str, kind: str, parameters: dict[str, str], started_at: datetime
+        self,
+        *,
+        job_id: str,
+        run_id: str,
+        kind: str,
+        parameters: dict[str, str],
+        started_at: datetime,
+        experiment: str = EXPERIMENT,
     ) -> str:
         """The MLflow run of a job's stage, with its parameters; one that is there is found by its tag."""
         with self._translated():
-            found = self._runs_of(run_id)
+            found = self._runs_of(run_id, self._experiment(experiment))
             if found:
                 run = found[0]
             else:
                 tags = {"ibllm.job_id": job_id, "ibllm.run_id": run_id, "ibllm.kind": kind}
                 name, start = f"{job_id} {kind}", _milliseconds(started_at)
-                run = self._client.create_run(self._experiment(), start_time=start, run_name=name, tags=tags)
+                run = self._client.create_run(self._experiment(experiment), start_time=start, run_name=name, tags=tags)
             missing = [Param(name, value) for name, value in parameters.items() if name not in run.data.params]
             if missing:
                 self._client.log_batch(run.info.run_id, params=missing, synchronous=True)
@@ -79,7 +86,8 @@ class Registry:
         with self._translated():
             self._tag(mlflow_run_id, {"ibllm.reason": reason.value, **tags})
             self._client.set_terminated(mlflow_run_id, status, _milliseconds(ended_at))
-            for run in self._runs_of(run_id):
+            experiment_id = self._client.get_run(mlflow_run_id).info.experiment_id
+            for run in self._runs_of(run_id, experiment_id):
                 if run.info.run_id != mlflow_run_id:
                     self._client.delete_run(run.info.run_id)
 
@@ -102,15 +110,15 @@ class Registry:
             self._client.set_registered_model_alias(name, ALIAS, version.version)
             return str(version.version)
 
-    def _experiment(self) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        return str(found.experiment_id if found else self._client.create_experiment(EXPERIMENT))
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        return str(found.experiment_id if found else self._client.create_experiment(name))
 
-    def _runs_of(self, run_id: str) -> list[Run]:
+    def _runs_of(self, run_id: str, experiment_id: str) -> list[Run]:
         """MLflow's runs of one of ours: none, one, or twins, the oldest first."""
         return list(
             self._client.search_runs(
-                [self._experiment()], f"tags.`ibllm.run_id` = '{run_id}'", order_by=["attributes.start_time ASC"]
+                [experiment_id], f"tags.`ibllm.run_id` = '{run_id}'", order_by=["attributes.start_time ASC"]
             )
         )
 

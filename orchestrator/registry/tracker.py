@@ -25,7 +25,8 @@ from ibllm_core.storage import ObjectStore
 from orchestrator.db.events import add_event
 from orchestrator.db.models import Event, Job, Run
 from orchestrator.errors import RegistryRefusedError, RegistryUnreachableError
-from orchestrator.registry.mlflow_registry import Registry
+from orchestrator.registry.mlflow_registry import EXPERIMENT, Registry
+from orchestrator.tenants.bootstrap import DEFAULT_PROJECT
 
 PASS_SECONDS = 2.0
 RETRY_MAX_SECONDS = 30.0
@@ -98,6 +99,7 @@ class Tracker:
 
     def _start(self, run: Run) -> str:
         return self._registry.start_run(
+            experiment=_own_name(run.job.project_id) or EXPERIMENT,
             job_id=run.job_id,
             run_id=run.id,
             kind=run.kind,
@@ -143,17 +145,18 @@ class Tracker:
 
     def _register(self, session: Session, job: Job) -> None:
         request = JobRequest.model_validate(job.request)
-        second = next(run for run in job.runs if run.kind == RunKind.STAGE2)
+        last = next(run for run in reversed(job.runs) if run.kind in (RunKind.STAGE1, RunKind.STAGE2))
         # MLflow allows no "/" and no ":" in a registered model's name.
-        name = f"{request.model}.{request.suffix}" if request.suffix else request.model
+        parts = (_own_name(job.project_id), request.model, request.suffix)
+        name = ".".join(part for part in parts if part)
         try:
             self._registry.register(
                 name=name,
-                source=self._store.uri(second.outputs["adapter"]),
-                mlflow_run_id=str(second.mlflow_run_id),
+                source=self._store.uri(last.outputs["adapter"]),
+                mlflow_run_id=str(last.mlflow_run_id),
                 tags={
                     "ibllm.job_id": job.id,
-                    "ibllm.sha256": second.outputs["adapter_sha256"],
+                    "ibllm.sha256": last.outputs["adapter_sha256"],
                     "ibllm.base": request.model,
                     "ibllm.encoder": request.encoder,
                 },
@@ -162,6 +165,11 @@ class Tracker:
             _tell(session, job.id, job.id, f"the model is not registered in MLflow: {error}")
         session.execute(update(Job).where(Job.id == job.id).values(tracking_closed_at=datetime.now(UTC)))
         session.commit()
+
+
+def _own_name(project_id: str) -> str:
+    """A project's name in MLflow; the default project's things have the plain names that they had before projects."""
+    return "" if project_id == DEFAULT_PROJECT else project_id
 
 
 def is_complete(job: Job) -> bool:

@@ -14,9 +14,12 @@ from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
 from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.db.session import connect, session_factory
+from orchestrator.jobs.prepare import shop_of
+from orchestrator.outbox.webhooks import webhook_courier
 from orchestrator.registry.mlflow_registry import Registry
 from orchestrator.registry.tracker import Tracker
 from orchestrator.scheduler.effects import World
+from orchestrator.scheduler.log_keeper import LogKeeper
 from orchestrator.scheduler.reconciler import Reconciler
 from orchestrator.settings import ServiceSettings
 
@@ -36,12 +39,16 @@ def main() -> int:
     engine = connect(settings.database_url)
     world = World(
         ray=RayCluster(settings.ray_dashboard_url, sys.executable),
-        store=ObjectStore(StorageSettings()),
+        shop=shop_of(settings, ObjectStore(StorageSettings())),
         service_url=settings.service_url,
     )
     sessions = session_factory(engine)
     reconciler = Reconciler(sessions, world)
-    tracker = Tracker(sessions, Registry(settings.mlflow_url), world.store)
+    beside = {
+        "tracker": Tracker(sessions, Registry(settings.mlflow_url), world.store).run,
+        "webhooks": webhook_courier(sessions, settings).run,
+        "logs": LogKeeper(sessions, world).run,
+    }
     with engine.connect() as lock:
         while not lock.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
             lock.rollback()
@@ -49,7 +56,8 @@ def main() -> int:
                 return 0
         lock.commit()
         log.info("leading")
-        threading.Thread(target=tracker.run, args=(stop,), name="tracker", daemon=True).start()
+        for name, run in beside.items():
+            threading.Thread(target=run, args=(stop,), name=name, daemon=True).start()
         while not stop.wait(PASS_SECONDS):
             try:
                 lock.scalar(text("SELECT 1"))  # a lost connection is a lost lock

@@ -16,10 +16,13 @@ from orchestrator.db.models import Attempt, Job, Run
 class SpecSources:
     """What a spec is made of beside the attempt: the job's parsed request, its files, its runs' outputs.
 
+    ``parent`` is the prefix that the first stage starts from, ``data_prefixes`` are the addresses that rows may name;
     ``uploads`` has what a ``CompileInput`` says of each uploaded file, by the file's id.
     """
 
     request: JobRequest
+    parent: str | None
+    data_prefixes: tuple[str, ...]
     uploads: dict[str, dict[str, str]]
     outputs: dict[str, dict[str, Any]]
     service_url: str
@@ -39,27 +42,36 @@ def build(job: Job, run: Run, attempt: Attempt, sources: SpecSources) -> RunSpec
         "encoder": request.encoder,
         "adapter": request.adapter,
         "seed": request.seed,
-        "resources": request.resources,
+        "resources": request.resources_of(run.kind),
     }
     if run.kind == RunKind.COMPILE:
-        return CompileSpec(**common, inputs=_inputs(sources), data=request.data)
+        return CompileSpec(**common, inputs=_inputs(sources), data=request.data, data_prefixes=sources.data_prefixes)
     datasets = sources.outputs[RunKind.COMPILE]["datasets"]
     if run.kind == RunKind.EVALUATE:
         return EvaluateSpec(**common, **_evaluated(sources, datasets))
-    is_first = run.kind == RunKind.STAGE1
-    stage = request.stages[0 if is_first else 1]
+    stage = next(stage for stage in request.stages if stage.stage == run.kind)
     return TrainSpec(
         **common,
         stage=stage.stage,
         datasets=_shares(stage, datasets),
         template=stage.template,
-        parent_adapter=None if is_first else sources.outputs[RunKind.STAGE1]["adapter"],
+        parent_adapter=_start_of(stage, sources),
         hyperparameters=stage.hyperparameters,
         checkpoints=stage.checkpoints,
         evaluation=stage.evaluation,
         validation_dataset=datasets.get(f"{stage.stage}.validation_file"),
-        adapter_prefix=f"{layout.run(job.id, run.kind)}/adapter" if is_first else layout.model(job.id),
+        adapter_prefix=layout.model(job.id)
+        if stage is request.stages[-1]
+        else f"{layout.run(job.id, run.kind)}/adapter",
     )
+
+
+def _start_of(stage: StageRequest, sources: SpecSources) -> str | None:
+    """Where a stage starts: from the stage before it, or from what the job starts from."""
+    if stage is sources.request.stages[0]:
+        return sources.parent
+    adapter: str = sources.outputs[RunKind(sources.request.stages[0].stage)]["adapter"]
+    return adapter
 
 
 def _inputs(sources: SpecSources) -> tuple[CompileInput, ...]:

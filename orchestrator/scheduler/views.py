@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 
+from ibllm_core.contract.job_spec import RetryPolicy
 from ibllm_core.contract.run_spec import Outcome
 from ibllm_core.contract.states import RunState, TerminationReason
 from orchestrator.scheduler.policy import Wait
@@ -20,21 +21,29 @@ class RayStatus(Enum):
     UNKNOWN = auto()
 
 
+RETRY = RetryPolicy()
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunView:
     """A run as it was loaded, with its newest attempt.
 
+    ``num_attempts`` counts those that were tries: not what was paused or preempted. ``is_submitted`` is whether Ray has
+    taken the newest.
     ``deaf_until`` is when the API was last seen to be away: nobody could be heard before.
     """
 
     now: datetime
     since: datetime
     num_attempts: int
+    retry: RetryPolicy = RETRY
     cancel_requested: bool
+    pause_requested: bool = False
     parent_failed: bool = False
     admitted: bool = False
     wait: Wait | None = None
     ray: RayStatus = RayStatus.UNKNOWN
+    is_submitted: bool = False
     heartbeat_at: datetime | None = None
     deaf_until: datetime | None = None
     outcome: Outcome | None = None
@@ -62,19 +71,32 @@ class Transition:
     message: str = ""
     retry_after: float | None = None
     wait: Wait | None = None
-    submit: bool = False
     stop: bool = False
 
 
-MAX_ATTEMPTS = 3
-RETRY_SECONDS = (5.0, 30.0)  # a restarted Ray head needs a few seconds; a second failure is rarely that
+MAX_BACKOFF_SECONDS = 3600.0
+BACKOFF_FACTOR = 6.0  # a restarted Ray head needs a few seconds; a second failure is rarely that
 
 
 def ended(run: RunView, reason: TerminationReason, message: str) -> Transition:
     """The transition of an attempt that ended: done, or pending again where the reason allows it."""
-    if reason.is_retried and run.num_attempts < MAX_ATTEMPTS and not run.cancel_requested:
-        delay = RETRY_SECONDS[min(run.num_attempts, len(RETRY_SECONDS)) - 1]
-        return Transition(state=RunState.PENDING, reason=reason, message=message, retry_after=delay)
-    if reason is TerminationReason.PREEMPTED and run.cancel_requested:
-        reason = TerminationReason.CANCELLED  # it saved and left because the user said so
+    if run.cancel_requested:
+        if reason.is_free:
+            reason = TerminationReason.CANCELLED  # it saved and left because the user said so
+    elif reason.is_free:
+        return Transition(state=RunState.PENDING, reason=reason, message=message, retry_after=0.0)
+    elif reason.is_retried and run.num_attempts < run.retry.max_attempts:
+        delay = run.retry.backoff_seconds * BACKOFF_FACTOR ** (run.num_attempts - 1)
+        return Transition(
+            state=RunState.PENDING, reason=reason, message=message, retry_after=min(delay, MAX_BACKOFF_SECONDS)
+        )
     return Transition(state=RunState.DONE, reason=reason, message=message)
+
+
+def asked_to_stop(run: RunView) -> Transition | None:
+    """The way out of a state with an attempt, where the user wants the job to end or to pause."""
+    if run.cancel_requested:
+        return Transition(state=RunState.STOPPING, reason=TerminationReason.CANCELLED, message="cancelled", stop=True)
+    if run.pause_requested:
+        return Transition(state=RunState.STOPPING, reason=TerminationReason.PAUSED, message="paused", stop=True)
+    return None

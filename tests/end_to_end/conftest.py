@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from orchestrator.cli.client import Client
+from orchestrator.client import Client
 from orchestrator.local.parts import STACK_MARK, service_environment
 from orchestrator.local.stack import Stack
 
 COMMAND_SECONDS = 600
+OF_USERS = ("IBLLM_URL", "OPENAI_BASE_URL")  # who have a service of their own
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Embedded:
     stack: Stack
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "IBLLM_HOME": str(self.stack.home.root), "COLUMNS": "200"}
+        environment = {name: value for name, value in os.environ.items() if name not in OF_USERS}
+        environment |= {"IBLLM_HOME": str(self.stack.home.root), "COLUMNS": "200", "XDG_CONFIG_HOME": "/none"}
         return subprocess.run(
             [sys.executable, "-m", "orchestrator.cli.main", *words],
             env=environment,

@@ -14,7 +14,7 @@ import pytest
 from ibllm_core.contract import layout
 from ibllm_core.settings import StorageSettings
 from ibllm_core.storage import ObjectStore
-from orchestrator.cli.client import ClientError
+from orchestrator.client import InvalidRequestError
 from orchestrator.demo.run import BASE
 from tests.end_to_end.conftest import Embedded
 from tests.end_to_end.test_demo import until
@@ -99,11 +99,11 @@ def test_sounds_pictures_conversations_and_words_train_one_model(
 ) -> None:
     words = tmp_path / "alpaca.json"
     words.write_text(json.dumps([{"instruction": "Name a colour.", "input": "", "output": "Blue."}] * 8))
-    alpaca = embedded.client.upload(words)
-    assert alpaca["check"]["format"] == "Alpaca instructions (JSON array)"
+    files, jobs = embedded.client.files, embedded.client.jobs
+    alpaca = files.wait_for_processing(files.upload(words).id)
+    assert alpaca.check is not None and alpaca.check.format == "Alpaca instructions (JSON array)"
     settings = {"row_tokens": 128, "rows_per_step": 2}
-    job = embedded.client.post(
-        "/fine_tuning/jobs",
+    job = jobs.submit(
         {
             "model": BASE,
             "encoder": imagebind,
@@ -112,15 +112,15 @@ def test_sounds_pictures_conversations_and_words_train_one_model(
                 {
                     "stage": "stage2",
                     "training_file": put_llava(store.settings, stamps),
-                    "mix": [{"file": alpaca["id"], "weight": 0.5}],
+                    "mix": [{"file": alpaca.id, "weight": 0.5}],
                     "hyperparameters": settings,
                 },
             ],
             "resources": {"workers": 1},
         },
     )
-    until(lambda: embedded.client.get(f"/fine_tuning/jobs/{job['id']}")["status"] in ("succeeded", "failed"), 400)
-    ended = embedded.client.get(f"/fine_tuning/jobs/{job['id']}")
+    until(lambda: jobs.retrieve(job.id).status in ("succeeded", "failed"), 400)
+    ended = jobs.retrieve(job.id).model_dump(mode="json")
     assert ended["status"] == "succeeded", ended["error"]
     datasets = ended["runs"][0]["outputs"]["datasets"]
     manifests = {name: store.manifest(layout.dataset(found)) for name, found in datasets.items()}
@@ -131,7 +131,7 @@ def test_sounds_pictures_conversations_and_words_train_one_model(
     features = embedded.stack.home.cache / layout.dataset(datasets["stage1.training_file"]) / "features-00000.parquet"
     media = [key.partition("/")[0] for key in pq.read_table(features)["media"].to_pylist()]
     assert (media.count("image"), media.count("audio")) == (STAMPS, STAMPS)
-    adapter = store.manifest(ended["runs"][2]["outputs"]["adapter"])["header"]
+    adapter = store.manifest(ended.runs[2].outputs["adapter"])["header"]
     assert adapter["dataset"] == f"{datasets['stage2.training_file']} + 0.5 {datasets['stage2.mix.0']}"
 
 
@@ -151,5 +151,5 @@ def test_a_job_on_data_that_is_not_there_is_refused(embedded: Embedded, imagebin
         "encoder": imagebind,
         "stages": [{"stage": s, "training_file": "/no/such/rows.jsonl"} for s in ("stage1", "stage2")],
     }
-    with pytest.raises(ClientError, match=r"/no/such/rows\.jsonl"):
-        embedded.client.post("/fine_tuning/jobs", request)
+    with pytest.raises(InvalidRequestError, match=r"/no/such/rows\.jsonl"):
+        embedded.client.jobs.submit(request)

@@ -19,7 +19,7 @@ import torch
 from mlflow import MlflowClient
 
 from ibllm_core.bases.load import weights_sha256
-from orchestrator.cli.client import ClientError
+from orchestrator.client import ConflictError
 from tests.end_to_end.conftest import Embedded
 from tests.ibllm_core.bases import files
 
@@ -39,12 +39,12 @@ def until(condition: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:
 
 @pytest.fixture
 def report(embedded: Embedded) -> dict[str, Any]:
-    return json.loads((embedded.stack.home.root / "demo/report.json").read_text())
+    return dict(json.loads((embedded.stack.home.root / "demo/report.json").read_text()))
 
 
 @pytest.fixture
 def job(embedded: Embedded, report: dict[str, Any]) -> dict[str, Any]:
-    return embedded.client.get(f"/fine_tuning/jobs/{report['job_id']}")
+    return embedded.client.jobs.retrieve(report["job_id"]).model_dump(mode="json")
 
 
 @pytest.fixture
@@ -82,9 +82,8 @@ def test_the_job_shows_its_runs_and_its_story(embedded: Embedded, job: dict[str,
     assert job["status"] == "succeeded"
     assert [run["kind"] for run in job["runs"]] == ["compile", "stage1", "stage2", "evaluate"]
     assert {run["reason"] for run in job["runs"]} == {"succeeded"}
-    events = embedded.client.get(f"/fine_tuning/jobs/{job['id']}/events", limit=100)["data"]
-    assert events[-1]["message"].startswith("the job was created")
-    assert events[0]["message"].startswith("the job succeeded")
+    told = [event.message for event in embedded.client.jobs.events(job["id"])]
+    assert told[-1].startswith("the job is queued") and told[0].startswith("the job succeeded")
 
 
 def test_mlflow_has_both_stages_with_gates_from_zero(embedded: Embedded, report: dict[str, Any]) -> None:
@@ -109,8 +108,8 @@ def test_the_model_is_registered_with_its_weights_in_s3_by_hash(
     bucket, _, prefix = version.source.removeprefix("s3://").partition("/")
     body = s3.get_object(Bucket=bucket, Key=f"{prefix}/adapter.safetensors")["Body"].read()
     assert hashlib.sha256(body).hexdigest() == version.tags["ibllm.sha256"]
-    listed = embedded.client.get("/models")["data"]
-    assert [model["job_id"] for model in listed if model["id"] == report["model"]] == [report["job_id"]]
+    listed = embedded.client.models.list().data
+    assert [model.job_id for model in listed if model.id == report["model"]] == [report["job_id"]]
     assert report["job_id"] in embedded.command("models").stdout
 
 
@@ -159,39 +158,42 @@ def test_a_job_larger_than_the_cluster_waits_says_why_and_can_be_cancelled(
     embedded: Embedded, job: dict[str, Any]
 ) -> None:
     request = {**job["request"], "resources": {"workers": 64}}
-    headers = {"Idempotency-Key": "too-large"}
-    made = embedded.client.post("/fine_tuning/jobs", request, headers=headers)
-    assert embedded.client.post("/fine_tuning/jobs", request, headers=headers)["id"] == made["id"]
-    path = f"/fine_tuning/jobs/{made['id']}"
-    until(lambda: embedded.client.get(path)["runs"][0]["waiting"])
-    waiting = embedded.client.get(path)["runs"][0]["waiting"]
-    assert waiting["code"] == "cluster_too_small"
-    assert "needs 64 workers of 1 CPU" in waiting["message"]
-    until(lambda: made["id"] in embedded.command("cluster").stdout)
-    embedded.client.post(f"{path}/cancel")
-    until(lambda: embedded.client.get(path)["status"] == "cancelled")
-    with pytest.raises(ClientError, match="is cancelled and cannot be cancelled"):
-        embedded.client.post(f"{path}/cancel")
+    jobs = embedded.client.jobs
+    made = jobs.submit(request, idempotency_key="too-large").id
+    assert jobs.submit(request, idempotency_key="too-large").id == made
+    until(lambda: jobs.retrieve(made).runs[0].waiting)
+    waiting = jobs.retrieve(made).runs[0].waiting
+    assert waiting is not None and waiting.code == "cluster_too_small"
+    assert "needs 64 workers of 1 CPU" in waiting.message
+    until(lambda: made in embedded.command("cluster").stdout)
+    jobs.cancel(made)
+    until(lambda: jobs.retrieve(made).status == "cancelled")
+    with pytest.raises(ConflictError, match="is cancelled and cannot be cancelled"):
+        jobs.cancel(made)
 
 
-def test_a_run_that_fails_names_itself_and_its_reason(embedded: Embedded, job: dict[str, Any]) -> None:
-    stages = [dict(stage) for stage in job["request"]["stages"]]
+def test_a_run_that_fails_names_itself_and_its_reason(embedded: Embedded, request_of_demo: dict[str, Any]) -> None:
+    stages = [dict(stage) for stage in request_of_demo["stages"]]
     stages[0]["hyperparameters"] = {**stages[0]["hyperparameters"], "row_tokens": 16}
-    made = embedded.client.post("/fine_tuning/jobs", {**job["request"], "stages": stages})
-    until(lambda: embedded.client.get(f"/fine_tuning/jobs/{made['id']}")["status"] == "failed")
-    ended = embedded.client.get(f"/fine_tuning/jobs/{made['id']}")
+    ended = failed(embedded, {**job["request"], "stages": stages})
     assert ended["error"]["message"].startswith("compile failed (user_error)")
     assert "shorten it or raise hyperparameters.row_tokens" in ended["error"]["message"]
     assert [run["reason"] for run in ended["runs"]] == ["user_error", *["parent_failed"] * 3]
 
 
-def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, job: dict[str, Any]) -> None:
+def failed(embedded: Embedded, request: dict[str, Any]) -> dict[str, Any]:
+    """A job that has failed."""
+    jobs = embedded.client.jobs
+    made = jobs.submit(request).id
+    until(lambda: jobs.retrieve(made).status == "failed", seconds=180)
+    return jobs.retrieve(made).model_dump(mode="json")
+
+
+def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, request_of_demo: dict[str, Any]) -> None:
     """Through DeepSpeed, Ray Train and the driver: a divergence is named with its step, and is not tried again."""
-    stages = [dict(stage) for stage in job["request"]["stages"]]
+    stages = [dict(stage) for stage in request_of_demo["stages"]]
     stages[0]["hyperparameters"] = {**stages[0]["hyperparameters"], "learning_rate": 1e30, "gradient_clip": 1e30}
-    made = embedded.client.post("/fine_tuning/jobs", {**job["request"], "stages": stages})
-    until(lambda: embedded.client.get(f"/fine_tuning/jobs/{made['id']}")["status"] == "failed", seconds=180)
-    ended = embedded.client.get(f"/fine_tuning/jobs/{made['id']}")
+    ended = failed(embedded, {**job["request"], "stages": stages})
     assert ended["error"]["message"].startswith("stage1 failed (user_error): the gradients of steps")
     assert ended["runs"][1]["attempts"] == 1
 
@@ -199,7 +201,7 @@ def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, job:
 @pytest.mark.parametrize(
     ("path", "body", "status", "words"),
     [
-        ("/fine_tuning/jobs", {"model": "x"}, 400, "stages: Field required"),
+        ("/fine_tuning/jobs", {"model": "x"}, 400, "training_file is missing"),
         ("/fine_tuning/jobs/ftjob-none", None, 404, "there is no job"),
         ("/files/file-none", None, 404, "upload it with POST /v1/files"),
         ("/nothing", None, 404, "see /docs"),
@@ -241,11 +243,11 @@ def test_a_part_that_dies_is_restarted(embedded: Embedded) -> None:
 def test_down_leaves_no_process_and_up_resumes_with_all_data(embedded: Embedded, report: dict[str, Any]) -> None:
     assert embedded.command("down").returncode == 0
     assert embedded.processes() == []
-    assert embedded.command("models").returncode == 1
+    assert embedded.command("models").returncode == 3
     assert embedded.command("up").returncode == 0
     shown = embedded.command("status")
-    assert shown.returncode == 0 and shown.stdout.count(" healthy") == 6
-    assert report["job_id"] in embedded.command("jobs").stdout
+    assert shown.returncode == 0 and shown.stdout.count(" healthy") == 7
+    assert report["job_id"] in embedded.command("ls").stdout
     assert report["model"] in embedded.command("models").stdout
 
 

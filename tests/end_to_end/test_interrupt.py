@@ -26,7 +26,9 @@ def fresh(tmp_path: Path) -> Iterator[Embedded]:
 def test_ctrl_c_stops_what_was_started_and_the_next_up_works(fresh: Embedded) -> None:
     environment = {**os.environ, "IBLLM_HOME": str(fresh.stack.home.root)}
     command = [sys.executable, "-m", "orchestrator.cli.main", "up"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None
         assert "postgres" in process.stdout.readline()  # in the middle: others are still starting
         process.send_signal(signal.SIGINT)
@@ -39,7 +41,7 @@ def test_ctrl_c_stops_what_was_started_and_the_next_up_works(fresh: Embedded) ->
         taken.listen()
         refused = fresh.command("up")
     assert refused.returncode == 1
-    assert "of mlflow is taken by" in refused.stdout
+    assert "of mlflow is taken by" in refused.stderr
     assert fresh.processes() == []
     assert fresh.command("up").returncode == 0
     assert fresh.command("down").returncode == 0

@@ -8,7 +8,7 @@ import pytest
 
 from ibllm_core.contract.adapter_config import AdapterConfig
 from ibllm_core.contract.job_spec import DataSettings, Resources
-from ibllm_core.contract.run_spec import CompileSpec, Outcome, Progress
+from ibllm_core.contract.run_spec import CheckpointReport, CompileSpec, Outcome, Progress
 from ibllm_core.contract.states import TerminationReason
 from workers import reporting
 from workers.reporting import Reporter
@@ -113,6 +113,39 @@ def test_a_long_outage_keeps_the_newest_events_and_says_how_many_are_gone(
         pass
     said = [body["message"] for path, body, _ in service.heard if path.endswith("/events")]
     assert said == ["7 events were dropped while the service was away", "event 7", "event 8", "event 9"]
+
+
+def test_checkpoints_keep_their_place_among_the_events_through_an_outage(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "RETRY_SECONDS", 0.05)
+    service.away_for = 2
+    with Reporter(spec(service)) as reporter:
+        reporter.event("before")
+        reporter.checkpoint(checkpoint(7))
+        reporter.metrics("Step 8/9: training loss=2.31", {"step": 8, "train_loss": 2.31})
+        reporter.outcome(Outcome(reason=TerminationReason.SUCCEEDED))
+    assert service.paths() == ["events", "checkpoints", "events", "outcome"]
+    (first, told, second, _) = [body for _, body, _ in service.heard]
+    assert (first["type"], second["type"], second["data"]) == ("message", "metrics", {"step": 8, "train_loss": 2.31})
+    assert told == {"step": 7, "prefix": "p/7", "metrics": {"step": 7.0, "train_loss": 2.5}, "kept": [6, 7]}
+
+
+def test_an_outage_drops_no_checkpoint(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "MAX_EVENTS", 1)
+    reporter = Reporter(spec(service))
+    for step in range(3):
+        reporter.checkpoint(checkpoint(step))
+        reporter.event(f"event {step}")
+    with reporter:
+        pass
+    said = [body.get("step", body.get("message")) for _, body, _ in service.heard]
+    assert said == ["2 events were dropped while the service was away", 0, 1, 2, "event 2"]
+
+
+def checkpoint(step: int) -> CheckpointReport:
+    metrics = {"step": step, "train_loss": 2.5}
+    return CheckpointReport(step=step, prefix=f"p/{step}", metrics=metrics, kept=(step - 1, step))
 
 
 def test_an_attempt_that_has_ended_falls_silent(service: Service) -> None:

@@ -66,6 +66,7 @@ def run(spec: CompileSpec, store: Store, settings: WorkerSettings, reporter: Voi
                     recipes[item.name],
                     recipe_hash,
                     storage=storage,
+                    data_prefixes=spec.data_prefixes,
                     settings=settings,
                 )
                 for recipe_hash, item in todo.items()
@@ -115,7 +116,8 @@ def _source(item: CompileInput, storage: StorageSettings, settings: WorkerSettin
 def _recipe_hash(recipe: Recipe, item: CompileInput, source: Source, spec: CompileSpec) -> str:
     # The name has a say in what an upload is read as.
     content = f"{item.sha256} {item.filename}" if item.sha256 else source.fingerprint()
-    return recipe.hash_with(content, spec.data.max_bad_share)
+    # Two projects share a dataset only where both may read all that its rows could name.
+    return recipe.hash_with(f"{content} {sorted(spec.data_prefixes)}", spec.data.max_bad_share)
 
 
 def _known_dataset(store: Store, recipe_hash: str) -> str | None:
@@ -132,6 +134,7 @@ def _input_plan(
     recipe_hash: str,
     *,
     storage: StorageSettings,
+    data_prefixes: tuple[str, ...],
     settings: WorkerSettings,
 ) -> InputPlan:
     dataset = open_dataset(source)
@@ -141,7 +144,9 @@ def _input_plan(
         pieces=tuple(dataset.pieces()),
         recipe=recipe,
         recipe_hash=recipe_hash,
-        fetcher=Fetcher(source, settings=storage, allow_private=settings.ibllm_private_urls),
+        fetcher=Fetcher(
+            source, settings=storage, data_prefixes=data_prefixes, allow_private=settings.ibllm_private_urls
+        ),
     )
 
 

@@ -23,12 +23,13 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """One stage's model before its held-out data."""
+    """One stage's model before its held-out data; ``max_samples`` of each task are measured."""
 
     stage: TrainingStage
     model: ImageBindLLM
     data: Dataset
     prompter: Prompter
+    max_samples: int
     tell: Tell
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from ibllm_core.contract import metrics as names
 from ibllm_core.evaluation.bleu import MAX_N, corpus_bleu
@@ -18,11 +19,14 @@ METRICS = {f"bleu_{n}": names.eval_bleu(n) for n in range(1, MAX_N + 1)} | {"cid
 
 def measure_captions(bench: Bench, measured: Measured) -> None:
     """One caption a medium, compared with the answers of all samples that show it."""
-    groups = bench.tasks.captions
+    everything = bench.tasks.captions
+    groups = dict(islice(everything.items(), bench.max_samples))
     asked = bench.askable([samples[0] for samples in groups.values()], CAPTION_TOKENS)
     if bench.stage == "stage1" or groups:
         measured.figures["captions"] = sum(map(len, groups.values()))
         measured.figures["captions_left_out"] = len(groups) - len(asked)
+        measured.figures["captioned_media"] = len(asked)
+        measured.figures["captioned_media_of"] = len(everything)
     if not asked:
         return
     right, shuffled = bench.answers(asked, CAPTION_TOKENS, "writing captions")

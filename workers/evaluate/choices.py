@@ -15,11 +15,13 @@ CHOICE_TOKENS = 16
 
 def measure_choices(bench: Bench, measured: Measured) -> None:
     """The share of right choices, by ScienceQA's columns; questions without a picture are part of it."""
-    asked = bench.askable(bench.tasks.choices, CHOICE_TOKENS)
-    if not bench.tasks.choices:
+    questions = bench.tasks.choices[: bench.max_samples]
+    asked = bench.askable(questions, CHOICE_TOKENS)
+    if not questions:
         return
     measured.figures["science_qa_questions"] = len(asked)
-    measured.figures["science_qa_left_out"] = len(bench.tasks.choices) - len(asked)
+    measured.figures["science_qa_questions_of"] = len(bench.tasks.choices)
+    measured.figures["science_qa_left_out"] = len(questions) - len(asked)
     right, shuffled = bench.answers(asked, CHOICE_TOKENS, "choosing")
     tables = {}
     for name, answers in (("science_qa", right), ("science_qa_shuffled", shuffled)):

@@ -17,10 +17,12 @@ SHOWN = 100
 
 def measure_questions(bench: Bench, measured: Measured) -> None:
     """A question that several people answered is marked as VQA's are, another one by equality with its answer."""
-    asked = bench.askable(bench.tasks.questions, ANSWER_TOKENS)
+    questions = bench.tasks.questions[: bench.max_samples]
+    asked = bench.askable(questions, ANSWER_TOKENS)
     if bench.stage == "stage2" or asked:
         measured.figures["vqa_questions"] = len(asked)
-        measured.figures["vqa_left_out"] = len(bench.tasks.questions) - len(asked) + len(bench.tasks.others)
+        measured.figures["vqa_questions_of"] = len(bench.tasks.questions)
+        measured.figures["vqa_left_out"] = len(questions) - len(asked) + len(bench.tasks.others)
     if not asked:
         return
     right, shuffled = bench.answers(asked, ANSWER_TOKENS, "answering questions")

@@ -20,6 +20,7 @@ from ibllm_core.data.mapped import open_compiled
 from ibllm_core.evaluation.gates import gate_metrics, gate_table
 from ibllm_core.prompts import Prompter
 from ibllm_core.storage import Store
+from workers.adapter_source import fetch_adapter
 from workers.evaluate.bench import Bench
 from workers.evaluate.measured import Measured
 from workers.evaluate.stage import measure
@@ -92,7 +93,7 @@ def _measure(
     stage: _Stage, spec: EvaluateSpec, base: Base, store: Store, settings: WorkerSettings, reporter: Reporter
 ) -> tuple[Measured, Tensor | None]:
     """What the data allows, and the gates ``|g|`` as ``[layers, groups]``; None for a fusion without gates."""
-    folder = store.download_folder(stage.adapter, settings.ibllm_cache)
+    folder = fetch_adapter(store, stage.adapter, settings.ibllm_cache)
     found = files.read(folder).tensors.get(GATES)
     magnitudes_LG = None if found is None else found.float().abs()
     if stage.dataset is None:
@@ -104,6 +105,7 @@ def _measure(
         model=model.to("cuda" if on_gpu else "cpu"),
         data=open_compiled(store, stage.dataset, settings.ibllm_cache),
         prompter=Prompter(tokenizer=base.tokenizer(), template=stage.template),
+        max_samples=spec.max_samples,
         tell=partial(_tell, reporter, stage.name),
     )
     return measure(bench), magnitudes_LG

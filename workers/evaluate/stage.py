@@ -1,4 +1,4 @@
-"""One stage's adapter on its held-out data: the loss of all samples, and of each task what its samples allow."""
+"""One stage's adapter on its held-out data: the loss of its samples, and of each task what these allow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measure(bench: Bench) -> Measured:
 
 
 def measure_losses(bench: Bench, measured: Measured) -> None:
-    """The loss of all samples: right, shuffled, and words alone."""
+    """The loss of the samples: right, shuffled, and words alone."""
     model, media_tokens = bench.model, bench.model.fusion.media_tokens
     row_tokens = int(bench.data.lengths(media_tokens).max(initial=1))
     room = usable_bytes(model.llama.device) // row_bytes(model.shape, model.llama.dtype.itemsize, row_tokens)
@@ -41,8 +41,10 @@ def measure_losses(bench: Bench, measured: Measured) -> None:
         media_tokens=media_tokens,
         row_tokens=row_tokens,
         pad_token=bench.prompter.tokenizer.eos_token_id,
+        limit=bench.max_samples,
         rows_per_batch=max(1, min(MOST_ROWS, room)),
         tell=partial(bench.tell, "losses"),
     ).metrics()
     measured.metrics |= found
+    measured.figures |= {"loss_samples": min(bench.max_samples, len(bench.data)), "loss_samples_of": len(bench.data)}
     measured.figures |= {figure: found[metric] for figure, metric in LOSSES.items() if metric in found}

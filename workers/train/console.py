@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from ibllm_core.contract.run_spec import Progress
+from ibllm_core.contract.run_spec import CheckpointReport, Progress
 
 log = logging.getLogger("ibllm")
 
@@ -27,8 +27,19 @@ class Console:
     def event(self, message: str, *, level: str = "info", data: Mapping[str, object] | None = None) -> None:
         """One line."""
         del data
+        self._say(message, {"info": logging.INFO, "warn": logging.WARNING}.get(level, logging.ERROR))
+
+    def metrics(self, message: str, data: Mapping[str, object]) -> None:
+        """One line for a validation; ``progress`` says the rest."""
+        if "valid_loss" in data:
+            self._say(message, logging.INFO)
+
+    def checkpoint(self, report: CheckpointReport) -> None:
+        """Nothing: the log says what was saved."""
+
+    def _say(self, message: str, level: int) -> None:
         if self._is_first:
-            log.log({"info": logging.INFO, "warn": logging.WARNING}.get(level, logging.ERROR), "%s", message)
+            log.log(level, "%s", message)
 
     def _line(self, progress: Progress) -> str:
         if progress.loss is None:

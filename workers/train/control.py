@@ -56,7 +56,8 @@ class Control:
     """One small sum over the hosts a step, begun before the step and read after it.
 
     Any rank may want to stop. The first one alone says when to save, since the clocks of several would differ; it
-    leaves a save out while the one before it is still being uploaded.
+    leaves a save out while the one before it is still being uploaded, unless that would cost a step that may be the
+    best one and so the result: such a save waits.
     """
 
     def __init__(self, policy: CheckpointPolicy, saver: _Saving, stop: Stop) -> None:
@@ -82,7 +83,11 @@ class Control:
         return Orders(save=save or stop, stop=stop)
 
     def _wants_save(self, step: int, is_worth_it: bool) -> bool:
-        if not self._is_first or self._saver.is_busy:
+        if not self._is_first:
+            return False
+        if is_worth_it and self._policy.result == "best":
+            return True
+        if self._saver.is_busy:
             return False
         if is_worth_it:
             return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +10,17 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from ibllm_core.adapter.header import AdapterHeader, parse_header
+from ibllm_core.adapter.header import AdapterHeader
 from ibllm_core.contract import layout
 from ibllm_core.contract.run_spec import TrainSpec
 from ibllm_core.errors import InvalidSpecError, InvalidWeightsError, ObjectMissingError
 from ibllm_core.planning.base_size import BaseSize, read_size
 from ibllm_core.storage import Store
+from workers.adapter_source import read_header
 from workers.base_manifest import tokenizer_hash, weights_hash
 
 FIRST_FEATURES = "features-00000.parquet"  # every dataset has it, empty where there are no media
+GIVE_ANOTHER = "give a finished adapter, or a checkpoint that is still kept"
 Read = TypeVar("Read")
 
 
@@ -86,7 +87,7 @@ def read_facts(spec: TrainSpec, store: Store) -> Facts:
             datasets[path] = found
     parent = None
     if prefix := spec.parent_adapter:
-        parent = _tried("parent_adapter", missing, partial(read_parent, store, prefix), "train stage 1 again")
+        parent = _tried("parent_adapter", missing, partial(read_header, store, prefix), GIVE_ANOTHER)
     return Facts(
         base=_tried("base", missing, partial(read_base, store, spec.base), "bring it in with `ibllm import-base`"),
         parent=parent,
@@ -122,11 +123,6 @@ def read_dataset(store: Store, dataset: str, weight: float) -> DatasetFacts:
         encoder=manifest["encoder"]["name"],
         recipe=manifest["recipe"],
     )
-
-
-def read_parent(store: Store, prefix: str) -> AdapterHeader:
-    """The header of an adapter, which its manifest repeats."""
-    return parse_header(json.dumps(store.manifest(prefix).get("header")), prefix)
 
 
 def _tried(path: str, missing: list[Problem], read: Callable[[], Read], if_missing: str) -> Read | None:

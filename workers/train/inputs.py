@@ -99,9 +99,10 @@ def _data_for_base(facts: Facts, base: BaseFacts) -> Iterator[Problem]:
 
 def _parent(spec: TrainSpec, facts: Facts, header: AdapterHeader) -> Iterator[Problem]:
     path = "parent_adapter"
-    if header.stage != "stage1":
-        remedy = "give the adapter of a stage1"
-        yield Problem(path=path, what=f"{spec.stage} begins from a stage1, but this is a {header.stage}", remedy=remedy)
+    goes_on = header.stage == "stage2"  # with LoRA, biases and norms that are trained already
+    if goes_on and spec.stage == "stage1":
+        what = "stage1 begins from a stage1, but this is a stage2"
+        yield Problem(path=path, what=what, remedy="give the adapter of a stage1, or train stage2")
     if facts.base and header.base_sha256 and header.base_sha256 != facts.base.sha256:
         yield Problem(
             path=path,
@@ -112,7 +113,7 @@ def _parent(spec: TrainSpec, facts: Facts, header: AdapterHeader) -> Iterator[Pr
     if header.encoder != spec.encoder:
         what = f"it was trained on features of encoder {header.encoder!r}, the run's is {spec.encoder!r}"
         yield Problem(path=path, what=what, remedy="use its encoder, or train stage1 with this one")
-    for name in ("fusion", "bind_norm"):
+    for name in ("fusion", "bind_norm", *(("lora",) if goes_on and spec.stage == "stage2" else ())):
         ours, theirs = getattr(spec.adapter, name), getattr(header.config, name)
         if ours != theirs:
             what = f"it has {name} {theirs!r}, the run {ours!r}"

@@ -43,7 +43,7 @@ class LocalTraining(Contract):
     validation: Path | None = Field(None, description="as data; measured while training")
     output: Path = Field(description="folder for checkpoints, metrics and the adapter")
     stage: TrainingStage
-    parent: Path | None = Field(None, description="the folder of a stage-1 adapter; stage 2 needs it")
+    parent: Path | None = Field(None, description="an adapter's or a checkpoint's folder; stage 2 needs it")
     template: str = "alpaca"
     encoder: str = IMAGEBIND
     encoder_weights: Path | None = Field(None, description="for encoders that do not bring theirs along")
@@ -160,6 +160,7 @@ def _compile(training: LocalTraining, store: LocalStore, raw: dict[str, Path]) -
             for name, path in raw.items()
         ),
         data=training.data_settings,
+        data_prefixes=("s3://", "/"),
     )
     ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 
+from ibllm_core.adapter.header import AdapterHeader
 from ibllm_core.contract import metrics as names
 from ibllm_core.contract.job_spec import EvaluationSettings, Hyperparameters
 from ibllm_core.data.dataset import Dataset
@@ -24,6 +25,7 @@ from workers.train.engine.optimizer import rate_share, warmup_steps
 from workers.train.feed import Feed, Step, seed_step
 from workers.train.health import HealthReader
 from workers.train.step import train_step
+from workers.train.step_metrics import FULL_VALIDATION_LOSS, step_metrics
 from workers.train.telemetry import LoggedStep, Machine, Window, log_every
 from workers.train.watchdog import LOADING_SECONDS, SAVING_SECONDS, Watchdog
 
@@ -45,21 +47,26 @@ class Loop:
     device: torch.device
     recipe: str
     base_sha256: str
+    header: AdapterHeader
+    dtype: torch.dtype
     history: Callable[[], bytes]
     on_log: Callable[[LoggedStep], None]
-    on_evaluated: Callable[[int, dict[str, float]], None]
+    on_evaluated: Callable[[Trained, dict[str, float]], None]
 
 
 @dataclass(kw_only=True)
 class Trained:
-    """How far a training is; ``tokens`` are real ones, each as often as it was seen."""
+    """How far a training is; ``tokens`` are real ones, each as often as it was seen.
+
+    ``measured`` has what is known of the last step, by the names of metrics.
+    """
 
     step: int = 0
     total_steps: int = 0
     tokens: int = 0
     window_loss: float = 0.0
     window_steps: int = 0
-    validation_loss: float | None = None
+    measured: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
 
@@ -67,6 +74,11 @@ class Trained:
     def is_whole(self) -> bool:
         """Whether it reached its end."""
         return self.step == self.total_steps
+
+    @property
+    def validation_loss(self) -> float | None:
+        """After the last step, where it was measured."""
+        return self.measured.get(names.EVAL_LOSS)
 
     @staticmethod
     def at(state: CheckpointState) -> Trained:
@@ -76,6 +88,7 @@ class Trained:
             tokens=state.tokens,
             window_loss=state.window_loss,
             window_steps=state.window_steps,
+            measured={} if state.validation_loss is None else {names.EVAL_LOSS: state.validation_loss},
             skipped_steps=state.skipped_steps,
             skipped_in_a_row=state.skipped_in_a_row,
         )
@@ -101,10 +114,10 @@ def train(loop: Loop, done: Trained) -> Trained:
         share = rate_share(step.number - 1, done.total_steps, warmup, loop.settings.final_rate_share)
         window.add(step, train_step(loop.engine, step, share, loop.device))
         health.see(step.number, loop.engine.health)
-        done.step, done.tokens, done.validation_loss = step.number, done.tokens + step.tokens, None
+        done.step, done.tokens, done.measured = step.number, done.tokens + step.tokens, {}
         if step.number % every == 0 or step.number == done.total_steps:
             _take_stock(health, done)
-            _log(loop, window, share, done)
+            _log(loop, window, share, done, is_evaluated=evaluates)
             window = Window(loop.device)
         if evaluates:
             window.pause(_evaluate(loop, done))
@@ -113,6 +126,9 @@ def train(loop: Loop, done: Trained) -> Trained:
             loop.watchdog.allow(SAVING_SECONDS)  # a save that is under way is waited for
             _take_stock(health, done)
             done.window_loss, done.window_steps = window.loss_sum(), window.steps
+            if window.steps:  # else the step is a logged one
+                mean_loss = {names.TRAIN_LOSS: done.window_loss / done.window_steps}
+                done.measured |= {**mean_loss, **_rate_and_gates(loop, share)}
             loop.saver.save(state_of(loop, done), loop.history())
         loop.watchdog.step()
         if gc.get_freeze_count() == 0:
@@ -145,6 +161,9 @@ def state_of(loop: Loop, done: Trained) -> CheckpointState:
         recipe=loop.recipe,
         base_sha256=loop.base_sha256,
         validation_loss=done.validation_loss,
+        metrics=step_metrics(done.step, done.measured),
+        header=loop.header,
+        dtype=str(loop.dtype).removeprefix("torch."),
         world_size=loop.engine.world_size,
         zero_stage=loop.engine.zero_stage,
     )
@@ -156,17 +175,27 @@ def _take_stock(health: HealthReader, done: Trained) -> None:
     done.skipped_steps, done.skipped_in_a_row = health.skipped, health.in_a_row
 
 
-def _log(loop: Loop, window: Window, share: float, done: Trained) -> None:
+def _log(loop: Loop, window: Window, share: float, done: Trained, *, is_evaluated: bool) -> None:
     seconds = window.seconds_a_step
-    metrics = {
+    done.measured = {
         **window.close(loop.machine, loop.engine.world_size),
-        names.TRAIN_LEARNING_RATE: loop.settings.learning_rate * share,
         names.TRAIN_GRAD_NORM: float(loop.engine.health[2]),
         names.TRAIN_SKIPPED_STEPS: float(done.skipped_steps),
-        **gates_of(loop),
+        **_rate_and_gates(loop, share),
     }
-    left = (done.total_steps - done.step) * seconds
-    loop.on_log(LoggedStep(step=done.step, total_steps=done.total_steps, metrics=metrics, seconds_left=left))
+    loop.on_log(
+        LoggedStep(
+            step=done.step,
+            total_steps=done.total_steps,
+            metrics=done.measured,
+            seconds_left=(done.total_steps - done.step) * seconds,
+            is_evaluated=is_evaluated,
+        )
+    )
+
+
+def _rate_and_gates(loop: Loop, share: float) -> dict[str, float]:
+    return {names.TRAIN_LEARNING_RATE: loop.settings.learning_rate * share, **gates_of(loop)}
 
 
 def _is_evaluated(loop: Loop, step: Step, total_steps: int) -> bool:
@@ -197,7 +226,9 @@ def _evaluate(loop: Loop, done: Trained) -> float:
     )
     dist.all_reduce(found.sums)
     metrics = found.metrics()
-    done.validation_loss = metrics.get(names.EVAL_LOSS)
-    loop.on_evaluated(done.step, metrics)
+    done.measured = {**done.measured, **metrics}
+    if names.EVAL_LOSS in metrics and loop.evaluation.max_samples >= len(loop.validation):
+        done.measured[FULL_VALIDATION_LOSS] = metrics[names.EVAL_LOSS]
+    loop.on_evaluated(done, metrics)
     loop.watchdog.step()
     return time.monotonic() - started

@@ -118,8 +118,25 @@ def _settings(spec: TrainSpec, on_gpu: bool) -> Iterator[Problem]:
     if spec.stage == "stage2" and not spec.parent_adapter:
         yield Problem(
             path="parent_adapter",
-            what="stage2 needs the adapter of a stage1, and none is given",
+            what="stage2 needs the adapter of a stage1 or stage2, and none is given",
             remedy="train stage1 first, and give its adapter",
+        )
+    if spec.checkpoints.result == "best":
+        yield from _best(spec)
+
+
+def _best(spec: TrainSpec) -> Iterator[Problem]:
+    if not spec.validation_dataset:
+        yield Problem(
+            path="checkpoints.result",
+            what="the best checkpoint is that of the lowest validation loss, and there is no validation data",
+            remedy="give a validation file, or set it to last",
+        )
+    if spec.checkpoints.keep_best == 0:
+        yield Problem(
+            path="checkpoints.keep_best",
+            what="it is 0, so that the best checkpoint would not be kept until the end",
+            remedy="raise it to 1, or set checkpoints.result to last",
         )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from ibllm_core.contract import metrics as names
 from ibllm_core.contract.run_spec import Outcome, Progress, TrainSpec
 from ibllm_core.contract.states import TerminationReason
 from ibllm_core.errors import OutOfMemoryError
@@ -20,16 +19,17 @@ from workers.reporting import Voice
 from workers.tracking.history import History
 from workers.tracking.publisher import Publisher
 from workers.train.checkpoint.listing import Checkpoints, Opened
-from workers.train.checkpoint.resume import resume
+from workers.train.checkpoint.persistence import persistently
+from workers.train.checkpoint.resume import Choose, newest, resume
 from workers.train.checkpoint.saver import Saver
 from workers.train.checkpoint.state import recipe_of
 from workers.train.control import Control, Stop
 from workers.train.diverged import explain
 from workers.train.health import DivergedError
 from workers.train.loop import Loop, Trained, train
-from workers.train.result import publish
+from workers.train.result import choose_result, header_of, publish
 from workers.train.setup import Clock, Ready, prepare
-from workers.train.telemetry import LoggedStep
+from workers.train.telling import Telling
 from workers.train.watchdog import LOADING_SECONDS, MIN_SECONDS, SAVING_SECONDS, Watchdog
 
 log = logging.getLogger(__name__)
@@ -81,24 +81,28 @@ def _trained(
 ) -> Outcome:
     engine, is_first = ready.engine, ready.engine.rank == 0
     checkpoints = Checkpoints(store, spec.job_id, spec.stage)
-    saver = Saver(engine, checkpoints, spec.checkpoints, cache / "saving")
+    telling = Telling(spec, voice, node)
+    saver = Saver(engine, checkpoints, spec.checkpoints, cache / "saving", telling.checkpoint)
     recipe = recipe_of(spec)
 
-    def go_back() -> Opened | None:
-        return resume(
+    def take_up(choose: Choose = newest) -> Opened | None:
+        opened = resume(
             engine,
             checkpoints,
             cache / "resuming",
             recipe=recipe,
             base_sha256=ready.base.sha256,
+            choose=choose,
             on_damage=lambda message: voice.event(message, level="warn"),
         )
+        if is_first and opened:  # whoever saved it may have died before it was told
+            telling.checkpoint(opened.state, persistently(checkpoints.complete))
+        return opened
 
     with clock.part("checkpoint"):
-        opened = go_back()
+        opened = take_up()
     begun = Trained.at(opened.state) if opened else Trained()
     with contextlib.ExitStack() as stack:
-        telling = _Telling(spec, voice, node)
         if is_first:
             voice.event(f"{spec.stage}: {ready.plan.why}")
             log.info("%s", clock)
@@ -120,20 +124,24 @@ def _trained(
             device=ready.device,
             recipe=recipe,
             base_sha256=ready.base.sha256,
+            header=header_of(spec, ready),
+            dtype=ready.dtype,
             history=telling.saved,
             on_log=telling.logged,
             on_evaluated=telling.evaluated,
         )
-        done = _with_rollback(loop, begun, go_back, voice)
+        done = _with_rollback(loop, begun, take_up, voice)
         if not done.is_whole:
             message = f"stopped after step {done.step} of {done.total_steps}, which is saved"
-            return Outcome(reason=TerminationReason.PREEMPTED, message=message)
+            outputs = {"steps": done.step, "trained_tokens": done.tokens}
+            return Outcome(reason=TerminationReason.PREEMPTED, message=message, outputs=outputs)
         watchdog.allow(LOADING_SECONDS)
         voice.progress(Progress(phase="saving", step=done.step, total_steps=done.total_steps, nodes=(node,)))
-        return publish(spec, ready, done, telling.history.rows() if telling.history else [], store)
+        result = choose_result(spec, checkpoints, done, take_up, voice)
+        return publish(spec, ready, done, result, telling.history.rows() if telling.history else [], store)
 
 
-def _with_rollback(loop: Loop, done: Trained, go_back: Callable[[], Opened | None], voice: Voice) -> Trained:
+def _with_rollback(loop: Loop, done: Trained, take_up: Callable[[], Opened | None], voice: Voice) -> Trained:
     """Train; after three steps in a row that were not finite go back to the newest checkpoint, once a place."""
     seen: set[int] = set()
     while True:
@@ -142,15 +150,16 @@ def _with_rollback(loop: Loop, done: Trained, go_back: Callable[[], Opened | Non
         except DivergedError as error:
             loop.watchdog.allow(SAVING_SECONDS)
             loop.saver.wait()
-            opened = None if error.step in seen else go_back()
+            opened = None if error.step in seen else take_up()
             if opened is None:
                 raise explain(loop, error.step, went_back=error.step in seen) from None
             seen.add(error.step)
             done = Trained.at(opened.state)
-            voice.event(
-                f"three steps up to {error.step} had gradients that were not finite: back to step {done.step}",
-                level="warn",
-            )
+            if loop.engine.rank == 0:
+                voice.event(
+                    f"three steps up to {error.step} had gradients that were not finite: back to step {done.step}",
+                    level="warn",
+                )
 
 
 def _history(spec: TrainSpec, cache: Path, opened: Opened | None) -> History:
@@ -172,37 +181,3 @@ def _out_of_memory(ready: Ready, error: BaseException) -> OutOfMemoryError:
         f"a worker ran out of memory ({str(error).splitlines()[0]}): {out_of_memory_advice(ready.plan)}",
         micro_batch_tokens=less.micro_batch_tokens if less else None,
     )
-
-
-class _Telling:
-    """What is said of a training: on the first rank to history and voice, on the others to nobody."""
-
-    def __init__(self, spec: TrainSpec, voice: Voice, node: str) -> None:
-        self._spec, self._voice, self._node = spec, voice, node
-        self.history: History | None = None
-
-    def saved(self) -> bytes:
-        return self.history.to_bytes() if self.history else b""
-
-    def logged(self, logged: LoggedStep) -> None:
-        values = logged.metrics
-        if self.history:
-            self.history.log(logged.step, values)
-        self._voice.progress(
-            Progress(
-                phase="training",
-                step=logged.step,
-                total_steps=logged.total_steps,
-                seconds_left=None if logged.step == 0 else logged.seconds_left,
-                loss=values.get(names.TRAIN_LOSS),
-                tokens_per_second=values.get(names.TRAIN_TOKENS_PER_SECOND),
-                gate_abs_mean=values.get(names.GATE_ABS_MEAN),
-                nodes=(self._node,),
-            )
-        )
-
-    def evaluated(self, step: int, metrics: dict[str, float]) -> None:
-        if self.history:
-            self.history.log(step, metrics)
-            listed = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            self._voice.event(f"{self._spec.stage}, step {step}: {listed}")

@@ -25,6 +25,7 @@ from ibllm_core.model.stage_proof import Snapshot, snapshot
 from ibllm_core.model.stages import freeze_for
 from ibllm_core.planning.choice import Plan
 from ibllm_core.storage import Store
+from workers.adapter_source import fetch_adapter
 from workers.errors import chain_of
 from workers.model_loading import Base, choose_dtype, fetch_base, load_model
 from workers.train.engine.base import Engine
@@ -85,7 +86,7 @@ def prepare(spec: TrainSpec, store: Store, cache: Path, device: torch.device, cl
         validation = open_compiled(store, spec.validation_dataset, cache) if spec.validation_dataset else None
     with clock.part("base"):
         base = fetch_base(store, spec.base, cache)
-        parent = store.download_folder(spec.parent_adapter, cache) if spec.parent_adapter else None
+        parent = fetch_adapter(store, spec.parent_adapter, cache) if spec.parent_adapter else None
         torch.manual_seed(spec.seed)
         model = load_model(
             base,

@@ -19,12 +19,16 @@ RATE_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedStep:
-    """What is known at a logged step; steps count from 0, the state before training."""
+    """What is known at a logged step; steps count from 0, the state before training.
+
+    ``is_evaluated`` says that its validation follows.
+    """
 
     step: int
     total_steps: int
     metrics: dict[str, float]
     seconds_left: float
+    is_evaluated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from ibllm_core.contract.states import RunState, TerminationReason
+from ibllm_core.contract.states import RunState, TerminationReason, WaitCode
+from orchestrator.scheduler.policy import Wait
 from orchestrator.scheduler.views import RunView, Transition
+
+PAUSED = Wait(code=WaitCode.PAUSED, message="the job is paused: resume it")
 
 
 def decide(run: RunView) -> Transition:
@@ -14,6 +17,8 @@ def decide(run: RunView) -> Transition:
         return Transition(
             state=RunState.DONE, reason=TerminationReason.PARENT_FAILED, message="an earlier run of the job failed"
         )
+    if run.pause_requested:
+        return Transition(state=RunState.PENDING, wait=PAUSED)
     if run.admitted:
         return Transition(state=RunState.STARTING)
     return Transition(state=RunState.PENDING, wait=run.wait)

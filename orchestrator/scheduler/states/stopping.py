@@ -12,6 +12,7 @@ def decide(run: RunView) -> Transition:
     """Done for the reason that it was stopped for, at the latest after a minute, in which its training can save.
 
     An outcome is the attempt's last word; a success that came before the stop stays one, unless the user cancelled.
+    A pause that became a cancel meanwhile ends the run.
     """
     if run.outcome and run.outcome.reason.is_success and not run.cancel_requested:
         return ended(run, run.outcome.reason, run.outcome.message)

@@ -24,7 +24,6 @@ def test_a_two_stage_job_is_accepted_with_defaults() -> None:
             {"stages": [{"stage": "stage2", "training_file": "f"}, {"stage": "stage1", "training_file": "f"}]},
             "stage1 followed by stage2",
         ),
-        ({"training_file": "another"}, "training_file must be stages[0].training_file"),
         ({"resources": {"workers": 0}}, "greater than or equal to 1"),
         ({"learning_rte": 1}, "Extra inputs are not permitted"),
     ],

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from ibllm_core.bases.tokenizer import sentencepiece_tokenizer
 from ibllm_core.contract.media import Modality
+from ibllm_core.contract.templates import CAPTION_INSTRUCTION
 from ibllm_core.errors import InvalidWeightsError
 from ibllm_core.formats.check import BATCH, BATCH_BYTES, TELL_EVERY, Report, check
 from ibllm_core.formats.duplicates import DuplicateCounter
@@ -72,10 +73,12 @@ def test_rows_turns_and_media_are_counted() -> None:
     report = check(Listed(rows))
     assert report == Report(
         format="a list",
+        stage="stage2",
         is_usable=False,
         rows=4,
         samples=3,
         turns=5,
+        characters=5 * len("what is this ?a cat"),
         media={"audio": 1, "image": 2},
         text_only=1,
         inline_bytes=5,
@@ -86,6 +89,31 @@ def test_rows_turns_and_media_are_counted() -> None:
         bad_share=0.25,
         first_bad=({"row": 3, "reason": "row 3 is no JSON"},),
     )
+
+
+def caption(row: int, *, has_picture: bool = True) -> Sample:
+    turn = Turn(instruction=CAPTION_INSTRUCTION, answer="a cat")
+    return Sample(row=row, turns=(turn,), media=(image(b"1"),) if has_picture else ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "stage"),
+    [
+        ([caption(1), caption(2)], "stage1"),
+        ([caption(1), BadRow(row=2, reason="no")], "stage1"),
+        ([caption(1), sample(2, media=[image(b"1")])], "stage2"),
+        ([caption(1, has_picture=False)], "stage2"),
+        ([sample(1)], "stage2"),
+        ([BadRow(row=1, reason="no")], None),
+    ],
+)
+def test_captions_alone_train_stage_1(rows: list[Sample | BadRow], stage: str | None) -> None:
+    assert check(Listed(rows)).stage == stage
+
+
+def test_characters_are_those_of_prompts_and_answers() -> None:
+    turns = (Turn(instruction="ab", context="cde", answer="fghi"), Turn(instruction="j", answer="k"))
+    assert check(Listed([Sample(row=1, turns=turns, system="xyz"), BadRow(row=2, reason="no")])).characters == 14
 
 
 def test_lengths_are_a_histogram_and_nothing_is_cut() -> None:

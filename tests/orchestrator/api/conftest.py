@@ -11,7 +11,7 @@ from orchestrator.db.session import migrate
 from tests.conftest import word_tokenizer
 from tests.ibllm_core.formats.object_store import RunningStore, running_store
 from tests.orchestrator.api.postgres import RunningPostgres, running_postgres
-from tests.orchestrator.api.service import BASE, Service, settings_of, start
+from tests.orchestrator.api.service import BASE, Live, Service, checking, serving, settings_of, start
 
 
 @pytest.fixture(scope="package")
@@ -44,5 +44,12 @@ def service(database: str, running: RunningStore, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("base")
     word_tokenizer().save_pretrained(folder)
     service.store.upload_folder(layout.base(BASE), folder)
-    with service.http:
+    with service.http, checking(database, running):
         yield service
+
+
+@pytest.fixture(scope="package")
+def live(service: Service) -> Iterator[Live]:
+    """The service on a port, with its checker."""
+    with serving(service.app) as live:
+        yield live

@@ -30,15 +30,21 @@ class RunningPostgres:
             connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
         return database_url(self.home, name).replace("postgresql://", "postgresql+psycopg://")
 
+    def rename(self, name: str, new: str) -> None:
+        """Rename a database that nobody is connected to."""
+        with psycopg.connect(database_url(self.home, "postgres"), autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" RENAME TO "{new}"')  # type: ignore[arg-type]
+
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[RunningPostgres]:
-    """Serve databases out of ``folder``."""
+def running_postgres(folder: Path, *, is_durable: bool = False) -> Iterator[RunningPostgres]:
+    """Serve databases out of ``folder``; a durable one flushes what it commits, as outside of tests."""
     home = Home(folder / "home")
     home.root.mkdir()
     _init_database(home)
     part = next(part for part in build(home) if part.name == "postgres")
-    process = subprocess.Popen([*part.command, *NO_FLUSHING], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = part.command if is_durable else [*part.command, *NO_FLUSHING]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not part.healthy():

@@ -33,7 +33,7 @@ def speaker(service: Service, database: str) -> Speaker:
     job_id = service.create_job(service.file()).json()["id"]
     with session_factory(connect(database))() as session:
         run = session.get_one(Run, f"{job_id}-compile")
-        session.add(Attempt(id=f"{run.id}-1", run_id=run.id, number=1, token="t"))
+        session.add(Attempt(id=f"{run.id}-1", run_id=run.id, project_id=run.job.project_id, number=1, token="t"))
         session.commit()
     return Speaker(service, job_id)
 

@@ -11,6 +11,7 @@ import pytest
 from ibllm_core.contract import layout
 from orchestrator.db.models import File
 from orchestrator.db.session import connect, session_factory
+from orchestrator.tenants.bootstrap import DEFAULT_PROJECT
 from tests.ibllm_core.formats.files import chat_row, json_lines
 from tests.ibllm_core.formats.object_store import PEOPLE, RunningStore
 from tests.orchestrator.api.service import Service, error_of, settings_of, start
@@ -127,7 +128,15 @@ def test_a_file_from_before_rows_were_counted_counts_by_its_status(service: Serv
 
 def add_file(database: str, **changes: Any) -> None:
     """A file that no upload of this version makes."""
-    values = {"key": "none", "filename": "x", "purpose": "fine-tune", "bytes": 1, "sha256": "", "status": "processed"}
+    values = {
+        "project_id": DEFAULT_PROJECT,
+        "key": "none",
+        "filename": "x",
+        "purpose": "fine-tune",
+        "bytes": 1,
+        "sha256": "",
+        "status": "processed",
+    }
     engine = connect(database)
     with session_factory(engine)() as session:
         session.add(File(**{**values, **changes}))
@@ -146,7 +155,7 @@ def test_imagebind_asks_for_its_weights_until_they_are_there(service: Service) -
     service.store.delete(manifest)
 
 
-@pytest.mark.parametrize("model", ["none", "", "../files", "a\0b", "\ud800"])
+@pytest.mark.parametrize("model", ["none", "", "../files", "/etc", "ft"])
 def test_an_unknown_base_is_refused(service: Service, model: str) -> None:
     error = error_of(service.create_job(service.file(), model=model))
     assert (error["param"], error["code"]) == ("model", "model_not_found")

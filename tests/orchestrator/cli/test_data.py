@@ -48,7 +48,15 @@ def run(*words: str | Path) -> Result:
 def test_clean_data_is_usable(tmp_path: Path) -> None:
     result = run(dataset(tmp_path, [GOOD] * 3))
     assert result.exit_code == 0, result.output
-    for words in ("rows           3", "3 image", "duplicates     2 samples", "name a base with --base", "usable"):
+    for words in (
+        "stage          1, since all samples are captions",
+        "rows           3",
+        "3 image",
+        "characters     144",
+        "duplicates     2 samples",
+        "name a base with --base",
+        "usable",
+    ):
         assert words in result.stdout
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibllm_core.contract.states import WaitCode
-from orchestrator.scheduler.policy import Gang, Node, PendingRun, fits, plan
+from orchestrator.scheduler.policy import ActiveRun, Gang, Node, PendingRun, Quota, fits, plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -17,14 +17,18 @@ def gang(workers: int, cpus: float = 1, gpus: float = 0) -> Gang:
     return Gang(workers=workers, cpus=cpus, gpus=gpus)
 
 
+def active(needs: Gang, project_id: str = "ours") -> ActiveRun:
+    return ActiveRun(project_id=project_id, gang=needs)
+
+
 def pending(name: str, needs: Gang, age: int = 0, **changes: object) -> PendingRun:
     order = (NOW - timedelta(seconds=age), name)
-    values = {"run_id": name, "job_order": order, "gang": needs, "parents_done": True, **changes}
+    values = {"run_id": name, "project_id": "ours", "job_order": order, "gang": needs, "parents_done": True, **changes}
     return PendingRun(**values)  # type: ignore[arg-type]
 
 
 def test_the_older_job_goes_first_and_the_younger_waits_behind_it() -> None:
-    made = plan([pending("young", gang(1)), pending("old", gang(2), age=9)], [gang(1)], [node(2)], NOW)
+    made = plan([pending("young", gang(1)), pending("old", gang(2), age=9)], [active(gang(1))], [node(2)], NOW)
     assert made.admitted == ()
     assert made.waiting["old"].code is WaitCode.CLUSTER_BUSY
     assert made.waiting["young"].code is WaitCode.BEHIND_EARLIER_JOBS
@@ -73,3 +77,40 @@ def test_the_oldest_run_that_fits_an_empty_cluster_is_admitted(wanted: list[Gang
     runs = [pending(str(index), needs, age=len(wanted) - index) for index, needs in enumerate(wanted)]
     first = next((run.run_id for run in runs if fits([run.gang], offered)), None)
     assert first is None or first in plan(runs, [], offered, NOW).admitted
+
+
+def test_the_higher_class_goes_first_whatever_its_age() -> None:
+    runs = [
+        pending("old", gang(2), age=9),
+        pending("urgent", gang(2), rank=1),
+        pending("idle", gang(2), age=99, rank=-1),
+    ]
+    made = plan(runs, [], [node(2)], NOW)
+    assert made.admitted == ("urgent",)
+    assert (
+        "of a higher class"
+        in plan([*runs, pending("next", gang(2), rank=1)], [], [node(2)], NOW).waiting["idle"].message
+    )
+
+
+def test_a_project_holds_no_more_gpus_than_its_quota_and_holds_up_nobody() -> None:
+    mine, theirs = pending("mine", gang(2, gpus=1), age=9), pending("theirs", gang(2, gpus=1), project_id="theirs")
+    held = [active(gang(1, gpus=1))]
+    made = plan([mine, theirs], held, [node(8, gpus=4)], NOW, {"ours": Quota(max_gpus=2)})
+    assert made.admitted == ("theirs",)
+    assert made.waiting["mine"].code is WaitCode.QUOTA
+    assert "holds 1 of its 2 GPUs, and this run needs 2 more" in made.waiting["mine"].message
+
+
+def test_a_project_that_has_used_its_month_waits_but_for_runs_without_gpus() -> None:
+    spent = {"ours": Quota(gpu_hours_per_month=10, gpu_hours_used=10.2)}
+    made = plan([pending("gpu", gang(1, gpus=1), age=9), pending("cpu", gang(1))], [], [node(2, gpus=1)], NOW, spent)
+    assert made.admitted == ("cpu",)
+    assert "has used 10.2 of its 10 GPU-hours of this month" in made.waiting["gpu"].message
+
+
+@given(st.lists(gangs, max_size=8), nodes, st.integers(0, 4))
+def test_never_over_quota(wanted: list[Gang], offered: list[Node], most: int) -> None:
+    runs = [pending(str(index), needs, age=len(wanted) - index) for index, needs in enumerate(wanted)]
+    made = plan(runs, [], offered, NOW, {"ours": Quota(max_gpus=most)})
+    assert sum(run.gang.all_gpus for run in runs if run.run_id in made.admitted) <= most

@@ -2,10 +2,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ibllm_core.contract.job_spec import RetryPolicy
 from ibllm_core.contract.run_spec import Outcome
 from ibllm_core.contract.states import RunState, TerminationReason
 from orchestrator.scheduler.states import pending, running, starting, stopping
-from orchestrator.scheduler.views import MAX_ATTEMPTS, RayStatus, RunView
+from orchestrator.scheduler.views import RayStatus, RunView
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DECIDERS = {"pending": pending, "starting": starting, "running": running, "stopping": stopping}
@@ -29,10 +30,12 @@ def test_a_pending_run_ends_with_its_parent() -> None:
     assert pending.decide(view(parent_failed=True)).reason is TerminationReason.PARENT_FAILED
 
 
-def test_an_attempt_that_ray_does_not_know_is_submitted_again() -> None:
-    assert starting.decide(view(ray=RayStatus.MISSING)).submit
-    assert not starting.decide(view()).submit
-    assert not starting.decide(view(ray=RayStatus.UNKNOWN)).submit
+def test_an_attempt_that_ray_had_taken_and_lost_is_tried_again() -> None:
+    lost = {"ray": RayStatus.MISSING, "since": ago(starting.LOST_SECONDS + 1)}
+    ended = starting.decide(view(is_submitted=True, **lost))
+    assert (ended.state, ended.reason) == (RunState.PENDING, TerminationReason.INFRASTRUCTURE)
+    assert starting.decide(view(is_submitted=False, **lost)).state is RunState.STARTING  # the outbox has it
+    assert starting.decide(view(is_submitted=True, ray=RayStatus.UNKNOWN)).state is RunState.STARTING
 
 
 def test_the_first_heartbeat_makes_a_run_running() -> None:
@@ -81,10 +84,18 @@ def test_death_without_a_word_is_told_from_an_outcome_on_its_way() -> None:
 def test_retry_is_a_function_of_the_reason(reason: TerminationReason) -> None:
     outcome = Outcome(reason=reason, message="so it ended")
     first = running.decide(view(outcome=outcome, heartbeat_at=NOW))
-    last = running.decide(view(outcome=outcome, heartbeat_at=NOW, num_attempts=MAX_ATTEMPTS))
+    last = running.decide(view(outcome=outcome, heartbeat_at=NOW, num_attempts=3))
     assert first.state is (RunState.PENDING if reason.is_retried else RunState.DONE)
-    assert last.state is RunState.DONE
+    assert last.state is (RunState.PENDING if reason.is_free else RunState.DONE)
     assert first.reason is last.reason is reason
+    assert (first.retry_after == 0) is reason.is_free
+
+
+def test_how_often_and_how_soon_is_the_jobs_word() -> None:
+    policy = RetryPolicy(max_attempts=4, backoff_seconds=2)
+    lost = {"outcome": Outcome(reason=TerminationReason.INFRASTRUCTURE), "heartbeat_at": NOW, "retry": policy}
+    assert [running.decide(view(**lost, num_attempts=n)).retry_after for n in (1, 2, 3)] == [2, 12, 72]
+    assert running.decide(view(**lost, num_attempts=4)).state is RunState.DONE
 
 
 @pytest.mark.parametrize("state", list(DECIDERS))
@@ -104,3 +115,20 @@ def test_a_stopped_attempt_ends_for_the_reason_it_was_stopped_for() -> None:
 def test_stopping_has_a_maximum_age() -> None:
     stuck = view(since=ago(stopping.MAX_SECONDS + 1), ray=RayStatus.UNKNOWN, stop_reason=TerminationReason.CANCELLED)
     assert stopping.decide(stuck).state is RunState.DONE
+
+
+@pytest.mark.parametrize("state", ["starting", "running"])
+def test_a_pause_stops_what_runs_and_lets_it_wait(state: str) -> None:
+    asked = DECIDERS[state].decide(view(pause_requested=True, heartbeat_at=NOW if state == "running" else None))
+    assert (asked.state, asked.reason, asked.stop) == (RunState.STOPPING, TerminationReason.PAUSED, True)
+    saved = {"outcome": Outcome(reason=TerminationReason.PREEMPTED), "stop_reason": TerminationReason.PAUSED}
+    stopped = stopping.decide(view(pause_requested=True, **saved))
+    assert (stopped.state, stopped.reason, stopped.retry_after) == (RunState.PENDING, TerminationReason.PAUSED, 0)
+    waits = pending.decide(view(pause_requested=True, admitted=True))
+    assert waits.state is RunState.PENDING and waits.wait is not None and waits.wait.code == "paused"
+
+
+def test_a_cancel_ends_a_pause_under_way() -> None:
+    both = view(pause_requested=True, cancel_requested=True, stop_reason=TerminationReason.PAUSED, ray=RayStatus.ENDED)
+    assert stopping.decide(both).reason is TerminationReason.CANCELLED
+    assert pending.decide(both).reason is TerminationReason.CANCELLED

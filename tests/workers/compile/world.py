@@ -104,6 +104,7 @@ def spec(*inputs: CompileInput, job: str = "ftjob-1", workers: int = 1, **change
         "seed": 0,
         "resources": Resources(workers=workers),
         "data": DataSettings(),
+        "data_prefixes": ("s3://", "/"),
         "inputs": inputs,
         **changes,
     }

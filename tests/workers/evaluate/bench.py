@@ -58,6 +58,7 @@ def bench(
     stage: TrainingStage,
     told: list[tuple[str, int, int]] | None = None,
     model: ImageBindLLM | None = None,
+    max_samples: int = 256,
 ) -> Bench:
     heard: list[tuple[str, int, int]] = [] if told is None else told
     return Bench(
@@ -65,6 +66,7 @@ def bench(
         model=model or words_model(),
         data=data,
         prompter=Prompter(tokenizer=word_tokenizer(), template="short"),
+        max_samples=max_samples,
         tell=lambda phase, step, total: heard.append((phase, step, total)),
     )
 

@@ -90,3 +90,25 @@ def test_closed_gates_see_no_difference_between_pictures() -> None:
     metrics = measure(bench(data_of(*mixed()), "stage1", model=model)).metrics
     assert metrics["eval/loss"] == pytest.approx(metrics["eval/loss_shuffled"])
     assert metrics["eval/cider"] == pytest.approx(metrics["eval/cider_shuffled"])
+
+
+def test_of_much_data_the_first_of_each_task_are_measured_and_counted() -> None:
+    told: list[tuple[str, int, int]] = []
+    data = data_of(*mixed(), *mixed())
+    measured = measure(bench(data, "stage1", told, max_samples=1))
+    counts = {
+        "loss_samples": 1,
+        "loss_samples_of": 10,
+        "captioned_media": 1,
+        "captioned_media_of": 2,
+        "captions": 4,
+        "captions_left_out": 0,
+        "vqa_questions": 1,
+        "vqa_questions_of": 2,
+        "science_qa_questions": 1,
+        "science_qa_questions_of": 2,
+    }
+    assert measured.figures.items() >= counts.items()
+    assert [answer["task"] for answer in measured.answers] == ["caption", "question", "choice"]
+    first = measure(bench(data_of(mixed()[0]), "stage1"))
+    assert measured.figures["eval_loss"] == pytest.approx(first.figures["eval_loss"])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ibllm_core.contract import layout
 from ibllm_core.contract.history import Entry, entries_of
-from ibllm_core.contract.run_spec import EventReport, Outcome, Progress, TrainSpec
+from ibllm_core.contract.run_spec import CheckpointReport, EventReport, Outcome, Progress, TrainSpec
 from ibllm_core.errors import StorageError
 from ibllm_core.storage import ObjectStore
 from tests.ibllm_core.formats.object_store import running_store
@@ -38,6 +38,7 @@ class Ear:
     def __init__(self) -> None:
         self.progress: list[tuple[float, Progress]] = []
         self.events: list[EventReport] = []
+        self.checkpoints: list[CheckpointReport] = []
         self.outcomes: list[Outcome] = []
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
@@ -73,6 +74,7 @@ class Ear:
         """Begin a new story."""
         self.progress.clear()
         self.events.clear()
+        self.checkpoints.clear()
         self.outcomes.clear()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -95,6 +97,8 @@ class Ear:
             self.progress.append((time.monotonic(), Progress.model_validate_json(body)))
         elif path.endswith("/events"):
             self.events.append(EventReport.model_validate_json(body))
+        elif path.endswith("/checkpoints"):
+            self.checkpoints.append(CheckpointReport.model_validate_json(body))
         else:
             self.outcomes.append(Outcome.model_validate_json(body))
 

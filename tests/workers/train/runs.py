@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 import torch.distributed as dist
 from torch import Tensor
 
-from ibllm_core.contract.run_spec import TrainSpec
+from ibllm_core.contract.run_spec import CheckpointReport, TrainSpec
 from ibllm_core.errors import CoreError
 from ibllm_core.local_store import LocalStore
 from tests.workers.train import gang, tiny, world
@@ -29,7 +29,7 @@ from workers.train.control import Stop
 from workers.train.run import run_rank
 from workers.train.setup import Clock
 
-READ = "read.jsonl"
+READ, TOLD = "read.jsonl", "told.jsonl"
 Moment = Literal["after a step", "in an upload", "before a manifest", "after a manifest", "at any time", "never again"]
 MOMENTS: tuple[Moment, ...] = (
     "after a step",
@@ -90,12 +90,18 @@ def furnish(root: Path, **changes: Any) -> Path:
     shutil.rmtree(root / "jobs/j/stage1/checkpoints")
     shutil.rmtree(root / "jobs/j/stage1/history")
     (root / READ).unlink()
+    (root / TOLD).unlink()
     return root
 
 
 def read(root: Path) -> list[dict[str, Any]]:
     """What was trained on: attempt, rank, step, epoch, rows of the global batch, label tokens of rank and batch."""
     return [json.loads(line) for line in (root / READ).read_text().splitlines()]
+
+
+def told(root: Path) -> list[dict[str, Any]]:
+    """What the service would have heard but for heartbeats: events, metrics and checkpoints, in their order."""
+    return [json.loads(line) for line in (root / TOLD).read_text().splitlines()]
 
 
 def steps(root: Path) -> list[int]:
@@ -113,10 +119,33 @@ def train_rank(root: Path, spec: TrainSpec, kill: Kill | None, changes: dict[str
     stop.on_sigterm()
     store = _DeadlyStore(root, kill)
     try:
-        outcome = run_rank(spec, store, root / "cache", Console(dist.get_rank()), stop, Clock(), **changes)
+        outcome = run_rank(spec, store, root / "cache", _Recorder(root / TOLD), stop, Clock(), **changes)
     except CoreError as error:
         return {"reason": "failed", "error": error}
     return {"reason": outcome.reason.value, "message": outcome.message, **outcome.outputs}
+
+
+class _Recorder(Console):
+    """A terminal of each rank, whose words stay."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(dist.get_rank())
+        self._path, self._lock = path, threading.Lock()
+
+    def event(self, message: str, *, level: str = "info", data: Mapping[str, object] | None = None) -> None:
+        super().event(message, level=level, data=data)
+        self._keep("event", {"message": message, "level": level})
+
+    def metrics(self, message: str, data: Mapping[str, object]) -> None:
+        super().metrics(message, data)
+        self._keep("metrics", {"message": message, **data})
+
+    def checkpoint(self, report: CheckpointReport) -> None:
+        self._keep("checkpoint", report.model_dump(mode="json"))
+
+    def _keep(self, kind: str, word: Mapping[str, object]) -> None:
+        with self._lock, self._path.open("a") as file:
+            file.write(json.dumps({"kind": kind, **word}) + "\n")
 
 
 def _recording(root: Path, spec: TrainSpec, take: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -43,6 +43,7 @@ def test_two_workers_on_two_nodes_train_as_processes_without_ray(world: World, p
     assert outcome.reason is TerminationReason.SUCCEEDED
     assert (outcome.outputs["world_size"], outcome.outputs["zero_stage"], outcome.outputs["steps"]) == (2, 0, 20)
     assert world.store.manifest("models/whole")["header"]["job_id"] == "whole"
+    assert list(world.ear.checkpoints[-1].kept) == world.checkpoints("whole")
     runs.finish(plain, tiny.small(resources={"workers": 2}), ranks=2)
     assert_equal(world.weights("whole"), tiny.weights(plain))
     assert world.losses("whole") == tiny.losses(plain)
@@ -69,6 +70,7 @@ def test_sigterm_saves_the_very_step_and_the_next_attempt_goes_on_from_it(world:
     assert outcome.reason is TerminationReason.PREEMPTED
     step = world.checkpoints("stopped")[-1]
     assert outcome.message == f"stopped after step {step} of 60, which is saved"
+    assert outcome.outputs["steps"] == step
     again = world.start("stopped", attempt_number=2, **LONG)
     assert again.outcome().reason is TerminationReason.SUCCEEDED
     assert f"stage1 goes on from step {step}" in world.ear.messages

@@ -7,7 +7,7 @@ import pytest
 from ibllm_core.contract.run_spec import TrainSpec
 from ibllm_core.errors import InvalidSpecError
 from ibllm_core.planning.choice import Plan, Room
-from tests.workers.train.world import DATA, HELD_OUT, PARENT, FurnishedStore, spec
+from tests.workers.train.world import DATA, HELD_OUT, PARENT, FurnishedStore, header, spec
 from workers.train.facts import read_facts
 from workers.train.preflight import find_problems, most_steps, preflight
 
@@ -113,7 +113,10 @@ def test_samples_longer_than_the_bases_context_are_named(store: FurnishedStore) 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"stage": "stage2"}, r"parent_adapter: stage2 begins from a stage1, but this is a stage2"),
+        (
+            {"stage": "stage2", "config": {"lora": {"rank": 4}}},
+            r"parent_adapter: it has lora .*rank=4.*, the run .*rank=16.*: set adapter.lora to the adapter's",
+        ),
         (
             {"base_sha256": "d" * 64},
             r"parent_adapter: it was trained on base tiny with weights d{64}, but tiny has b{64}",
@@ -132,6 +135,34 @@ def test_a_parent_that_does_not_fit_is_named(store: FurnishedStore, changes: dic
 def test_a_parent_whose_base_is_not_known_is_taken(store: FurnishedStore) -> None:
     store.add_parent(base_sha256=None)
     assert problems(store, spec("stage2")) == []
+
+
+@pytest.mark.parametrize(("stage", "parents"), [("stage1", "stage1"), ("stage2", "stage1"), ("stage2", "stage2")])
+def test_a_stage_goes_on_from_its_own_kind_and_stage2_begins_from_stage1(
+    store: FurnishedStore, stage: str, parents: str
+) -> None:
+    store.add_parent(stage=parents)
+    assert problems(store, spec(stage, parent_adapter=PARENT)) == []
+
+
+def test_a_checkpoint_is_a_parent_and_says_what_it_is(store: FurnishedStore) -> None:
+    prefix = store.add_checkpoint(header(stage="stage2", config={"lora": {"rank": 4}}, parent=PARENT))
+    assert_matches(only_problem(store, spec("stage2", parent_adapter=prefix)), r"parent_adapter: it has lora")
+    older = store.add_checkpoint(None)
+    assert_matches(only_problem(store, spec("stage2", parent_adapter=older)), r"parent_adapter: .* older version")
+
+
+def test_the_best_checkpoint_as_result_needs_validation_data_and_has_to_be_kept(store: FurnishedStore) -> None:
+    best = {"result": "best"}
+    assert problems(store, spec(checkpoints=best)) == []
+    assert_matches(
+        only_problem(store, spec(checkpoints=best, validation_dataset=None)),
+        r"checkpoints.result: .* no validation data: give a validation file, or set it to last",
+    )
+    assert_matches(
+        only_problem(store, spec(checkpoints={**best, "keep_best": 0})),
+        r"checkpoints.keep_best: it is 0, .*: raise it to 1, or set checkpoints.result to last",
+    )
 
 
 def test_stage1_does_not_begin_from_a_stage2(store: FurnishedStore) -> None:

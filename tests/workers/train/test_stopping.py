@@ -39,6 +39,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on_from_it(tmp_path
     (step,) = tiny.checkpoints(root)
     assert 12 <= step < 125
     assert outcome["message"] == f"stopped after step {step} of 125, which is saved"
+    assert outcome["steps"] == step and outcome["trained_tokens"] > 0
 
     runs.finish(root, runs.attempt(spec, 2), ranks=2)
     assert runs.steps(root) == list(range(step + 1, 126))

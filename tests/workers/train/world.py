@@ -18,6 +18,7 @@ from ibllm_core.storage import manifest_sha256
 from tests.conftest import FEATURE_DIM, TINY
 from workers.base_manifest import WEIGHTS_HASH
 from workers.compile.identity import Recipe
+from workers.train.checkpoint.state import CheckpointState
 
 BASE, DATA, HELD_OUT, PARENT = "tiny", "ds-train", "ds-valid", "jobs/j/stage1/adapter"
 BASE_FILES = {"config.json": {"sha256": "c", "bytes": 1}, "tokenizer.json": {"sha256": "t", "bytes": 1}}
@@ -62,17 +63,41 @@ class FurnishedStore(LocalStore):
         self.put_json(layout.manifest(prefix), about)
 
     def add_parent(self, prefix: str = PARENT, **changes: Any) -> None:
-        header = {
-            "stage": "stage1",
-            "config": AdapterConfig(),
-            "feature_dim": FEATURE_DIM,
-            "vocab_size": TINY["vocab_size"],
-            "template": "caption",
-            "base": BASE,
-            "base_sha256": "b" * 64,
-            "encoder": "imagebind",
-        }
-        self.put_json(layout.manifest(prefix), {"header": AdapterHeader(**{**header, **changes}).model_dump()})
+        self.put_json(layout.manifest(prefix), {"header": header(**changes).model_dump()})
+
+    def add_checkpoint(self, header: AdapterHeader | None) -> str:
+        """One without tensors, that says what it is or, as those of older versions, does not."""
+        state = CheckpointState(
+            step=7,
+            updates=7,
+            tokens=0,
+            loss_scale=1.0,
+            recipe="r",
+            base_sha256="b" * 64,
+            header=header,
+            dtype="float32",
+            world_size=1,
+            zero_stage=0,
+        )
+        prefix = layout.checkpoint("j", "stage2", 7)
+        self.put(f"{prefix}/state.json", state.model_dump_json().encode())
+        self.put_json(layout.manifest(prefix), {"files": {"state.json": {}}})
+        return prefix
+
+
+def header(**changes: Any) -> AdapterHeader:
+    """That of an adapter of stage 1 on ``BASE``."""
+    whole: dict[str, Any] = {
+        "stage": "stage1",
+        "config": AdapterConfig(),
+        "feature_dim": FEATURE_DIM,
+        "vocab_size": TINY["vocab_size"],
+        "template": "caption",
+        "base": BASE,
+        "base_sha256": "b" * 64,
+        "encoder": "imagebind",
+    }
+    return AdapterHeader(**{**whole, **changes})
 
 
 def spec(stage: str = "stage1", **changes: Any) -> TrainSpec:

@@ -45,9 +45,7 @@ class Checkpoints:
 
     def complete(self) -> list[int]:
         """The steps of all complete checkpoints, newest first."""
-        keys = self.store.list(f"{layout.checkpoints(self._job_id, self._run_name)}/")
-        manifests = (STEP.search(key) for key in keys if key.endswith("/MANIFEST.json"))
-        return sorted((int(found[1]) for found in manifests if found), reverse=True)
+        return self._steps_with(layout.MANIFEST)
 
     def open(self, step: int, cache: Path) -> Opened:
         """Fetch a checkpoint; ``IntegrityError`` or ``ObjectMissingError`` where it is damaged, its manifest too.
@@ -84,14 +82,30 @@ class Checkpoints:
         for key in self.store.list(f"{prefix}/"):
             self.store.delete(key)
 
-    def tidy(self, policy: CheckpointPolicy) -> None:
-        """Delete what the policy does not keep; what cannot be deleted now is deleted after a later save."""
+    def validation_losses(self) -> dict[int, float | None]:
+        """Of all complete checkpoints by their step; None where it was not measured, or cannot be read."""
+        return {step: self._validation_loss(step) for step in self.complete()}
+
+    def tidy(self, policy: CheckpointPolicy) -> bool:
+        """Delete what neither the policy nor a pin keeps, and say whether anything went.
+
+        What cannot be deleted now is deleted after a later save.
+        """
+        has_removed = False
         try:
-            losses = {step: self._validation_loss(step) for step in self.complete()}
-            for step in sorted(losses.keys() - kept(losses, policy)):
+            losses = self.validation_losses()
+            stays = kept(losses, policy) | set(self._steps_with(layout.PIN))
+            for step in sorted(losses.keys() - stays):
                 self.remove(step)
+                has_removed = True
         except StorageError as error:
             log.warning("old checkpoints stay for now: %s", error)
+        return has_removed
+
+    def _steps_with(self, name: str) -> list[int]:
+        keys = self.store.list(f"{layout.checkpoints(self._job_id, self._run_name)}/")
+        found = (STEP.search(key) for key in keys if key.endswith(f"/{name}"))
+        return sorted((int(step[1]) for step in found if step), reverse=True)
 
     def _validation_loss(self, step: int) -> float | None:
         try:

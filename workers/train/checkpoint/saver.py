@@ -6,6 +6,7 @@ import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,27 @@ from workers.train.checkpoint.persistence import persistently
 from workers.train.checkpoint.state import HISTORY_FILE, STATE_FILE, CheckpointState
 from workers.train.engine.base import Engine
 
+OnSaved = Callable[[CheckpointState, Sequence[int]], None]
+"""Hears of a checkpoint, and of the steps whose checkpoints are there now."""
 log = logging.getLogger(__name__)
 
 
 class Saver:
     """Writes checkpoints with all ranks; each rank uploads its own files, the first one commits.
 
-    Must be made, and its methods called, by all ranks alike.
+    Must be made, and its methods called, by all ranks alike. On the first one ``on_saved`` hears, in the saver's
+    thread, of each checkpoint, and of it again where old ones went after it.
     """
 
-    def __init__(self, engine: Engine, checkpoints: Checkpoints, policy: CheckpointPolicy, scratch: Path) -> None:
-        self._engine, self._checkpoints, self._policy = engine, checkpoints, policy
+    def __init__(
+        self,
+        engine: Engine,
+        checkpoints: Checkpoints,
+        policy: CheckpointPolicy,
+        scratch: Path,
+        on_saved: OnSaved = lambda state, kept: None,
+    ) -> None:
+        self._engine, self._checkpoints, self._policy, self._on_saved = engine, checkpoints, policy, on_saved
         self._group = dist.new_group(backend="gloo")  # of the thread alone: the main one has its own messages
         self._copy = HostCopy(engine, self._group)
         self._scratch = scratch
@@ -90,7 +101,9 @@ class Saver:
         if self._engine.rank == 0:
             listed = {name: entry for mine in everyone for name, entry in sorted(mine.items())}
             persistently(lambda: self._commit(state, listed))
-            self._checkpoints.tidy(self._policy)
+            self._on_saved(state, persistently(self._checkpoints.complete))
+            if self._checkpoints.tidy(self._policy):
+                self._on_saved(state, persistently(self._checkpoints.complete))
             size = sum(entry["bytes"] for entry in listed.values()) / 1e6
             log.info("saved step %d: %.1f MB in %.1f s", state.step, size, time.monotonic() - started)
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from pydantic import ConfigDict, Field
 
+from ibllm_core.adapter.header import AdapterHeader
 from ibllm_core.contract.base import Contract
 from ibllm_core.contract.run_spec import TrainSpec
 
@@ -41,6 +42,9 @@ class CheckpointState(Contract):
     recipe: str = Field(description="hash of all that decides what is computed")
     base_sha256: str
     validation_loss: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict, description="as the service is told them; all are finite")
+    header: AdapterHeader | None = Field(None, description="of the adapter that these weights make; null: not known")
+    dtype: str | None = Field(None, description="of the model, in which an adapter has what the run keeps frozen")
     world_size: int = Field(description="of the world that wrote it; any other may read it")
     zero_stage: int = Field(description="as world_size")
     versions: dict[str, str] = Field(default_factory=lambda: {name: version(name) for name in PACKAGES})
