@@ -43,7 +43,7 @@ def list_logs(job_id: str, caller: JobsReader, session: SessionOf) -> Page[Attem
     return page(logs[::-1], len(logs), lambda log: log)
 
 
-@router.get("/{job_id}/logs/{run}", response_class=PlainTextResponse, responses=TEXT)
+@router.get("/{job_id}/logs/{run}", response_class=StreamingResponse, responses=TEXT)
 def read(
     job_id: str,
     run: RunKind,

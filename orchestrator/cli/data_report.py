@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ibllm_core.formats.check import Report, TokenReport
+from orchestrator.cli.screen import plain
 
 BAR_WIDTH = 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -49,7 +49,7 @@ def _counts(report: Report) -> Table:
         ("media in rows", f"{report.inline_bytes / 1e6:,.1f} MB"),
         ("bad rows", f"{report.bad_rows:,} ({report.bad_share:.2%} of the rows, limit {report.bad_share_limit:.0%})"),
     ):
-        table.add_row(name, _plain(value))
+        table.add_row(name, plain(value))
     return table
 
 
@@ -85,7 +85,7 @@ def _bad_rows(report: Report) -> Table:
     shown, more = len(report.first_bad), report.bad_rows - len(report.first_bad)
     table = _table(f"the first {shown} of {report.bad_rows:,} bad rows" if more else "bad rows", "row", "reason")
     for bad in report.first_bad:
-        table.add_row(f"{bad.row:,}", _plain(bad.reason))
+        table.add_row(f"{bad.row:,}", plain(bad.reason))
     return table
 
 
@@ -99,11 +99,6 @@ def _verdict(report: Report) -> str:
         f"[red]not usable[/red]: {report.bad_share:.2%} of the rows are bad, a job refuses more than "
         f"{report.bad_share_limit:.0%}"
     )
-
-
-def _plain(text: str) -> Text:
-    """Words from a dataset: neither markup nor the terminal's control characters."""
-    return Text("".join(character if character.isprintable() else "�" for character in text))
 
 
 def _table(title: str | None, *columns: str) -> Table:

@@ -131,7 +131,7 @@ def test_sounds_pictures_conversations_and_words_train_one_model(
     features = embedded.stack.home.cache / layout.dataset(datasets["stage1.training_file"]) / "features-00000.parquet"
     media = [key.partition("/")[0] for key in pq.read_table(features)["media"].to_pylist()]
     assert (media.count("image"), media.count("audio")) == (STAMPS, STAMPS)
-    adapter = store.manifest(ended.runs[2].outputs["adapter"])["header"]
+    adapter = store.manifest(ended["runs"][2]["outputs"]["adapter"])["header"]
     assert adapter["dataset"] == f"{datasets['stage2.training_file']} + 0.5 {datasets['stage2.mix.0']}"
 
 

@@ -172,8 +172,8 @@ def test_a_job_larger_than_the_cluster_waits_says_why_and_can_be_cancelled(
         jobs.cancel(made)
 
 
-def test_a_run_that_fails_names_itself_and_its_reason(embedded: Embedded, request_of_demo: dict[str, Any]) -> None:
-    stages = [dict(stage) for stage in request_of_demo["stages"]]
+def test_a_run_that_fails_names_itself_and_its_reason(embedded: Embedded, job: dict[str, Any]) -> None:
+    stages = [dict(stage) for stage in job["request"]["stages"]]
     stages[0]["hyperparameters"] = {**stages[0]["hyperparameters"], "row_tokens": 16}
     ended = failed(embedded, {**job["request"], "stages": stages})
     assert ended["error"]["message"].startswith("compile failed (user_error)")
@@ -189,9 +189,9 @@ def failed(embedded: Embedded, request: dict[str, Any]) -> dict[str, Any]:
     return jobs.retrieve(made).model_dump(mode="json")
 
 
-def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, request_of_demo: dict[str, Any]) -> None:
+def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, job: dict[str, Any]) -> None:
     """Through DeepSpeed, Ray Train and the driver: a divergence is named with its step, and is not tried again."""
-    stages = [dict(stage) for stage in request_of_demo["stages"]]
+    stages = [dict(stage) for stage in job["request"]["stages"]]
     stages[0]["hyperparameters"] = {**stages[0]["hyperparameters"], "learning_rate": 1e30, "gradient_clip": 1e30}
     ended = failed(embedded, {**job["request"], "stages": stages})
     assert ended["error"]["message"].startswith("stage1 failed (user_error): the gradients of steps")
