@@ -21,7 +21,7 @@ test-unit: $(STAMP) ## the tests that start nothing, in seconds
 	@$(BIN)/pytest tests --ignore tests/end_to_end
 
 faults: $(STAMP) ## the heaviest fault runs too: ranks, nodes and services killed and cut off, over many seeds
-	@IBLLM_FAULTS=1 $(BIN)/pytest -s tests/faults tests/workers/train
+	@IBLLM_FAULTS=1 $(BIN)/pytest -s tests/faults tests/workers/train tests/orchestrator/api/test_schema.py
 
 check: $(STAMP) ## lint, types, import rules, deploy files
 	@$(BIN)/ruff check .

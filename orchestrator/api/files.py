@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Form, Query, UploadFile
@@ -18,6 +17,7 @@ from ibllm_core.errors import ObjectMissingError, StorageError
 from ibllm_core.formats.check import Report
 from ibllm_core.storage import ObjectStore
 from orchestrator.api.dependencies import FilesReader, FilesWriter, SessionOf, SettingsOf, StoreOf
+from orchestrator.api.downloads import begun
 from orchestrator.api.pages import page
 from orchestrator.db.models import File, Upload
 from orchestrator.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -137,15 +137,12 @@ def content(caller: FilesReader, file_id: str, session: SessionOf, store: StoreO
 
 
 def _opened(store: ObjectStore, file: File) -> Iterator[bytes]:
-    """A file's bytes. The first ones are here already, so that what fails does so before an answer has begun."""
-    chunks = store.stream(file.key)
     try:
-        first = next(chunks, b"")
+        return begun(store.stream(file.key))
     except ObjectMissingError as error:
         raise NotFoundError(
             f"the bytes of {file.id} are gone: upload the file again", code="content_missing"
         ) from error
-    return chain([first], chunks)
 
 
 @router.delete("/{file_id}")

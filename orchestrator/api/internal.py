@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
 from sqlalchemy import delete, select, update
@@ -14,6 +14,7 @@ from ibllm_core.contract.run_spec import CheckpointReport, EventReport, Outcome,
 from orchestrator.api.dependencies import SessionOf, bearer_of
 from orchestrator.db.events import add_event
 from orchestrator.db.models import Attempt, Checkpoint, Event, Project, Run
+from orchestrator.db.statements import lock
 from orchestrator.errors import AuthenticationError, ConflictError
 from orchestrator.ids import new_id
 from orchestrator.jobs.naming import checkpoint_name
@@ -39,11 +40,13 @@ def progress(body: Progress, attempt: AttemptOf, session: SessionOf) -> Response
     now = datetime.now(UTC)
     seen = {str(body.rank): {"step": body.step, "at": now.isoformat(timespec="seconds")}}
     # One statement, since ranks speak at the same time.
-    session.execute(update(Attempt).where(Attempt.id == attempt.id).values(ranks=Attempt.ranks.op("||")(seen)))
+    changes: dict[str, Any] = {"ranks": Attempt.ranks.op("||")(seen)}
     if body.rank == 0:
-        session.execute(update(Attempt).where(Attempt.id == attempt.id).values(heartbeat_at=now))
+        # The run before its attempt, as the scheduler writes them: two orders would be a deadlock.
         shown = body.model_dump(mode="json", exclude={"rank"})
         session.execute(update(Run).where(Run.id == attempt.run_id).values(progress=shown))
+        changes["heartbeat_at"] = now
+    session.execute(update(Attempt).where(Attempt.id == attempt.id).values(changes))
     session.commit()
     return Response(status_code=204)
 
@@ -53,6 +56,7 @@ def event(body: EventReport, attempt: AttemptOf, session: SessionOf) -> Response
     """A line of the job's story; one that is told again, since its answer was lost, is there already."""
     run = session.get_one(Run, attempt.run_id)
     event_id = f"ftevent-{body.id}"
+    lock(session, f"events {run.job_id}")  # the same report may be told twice at once
     if session.get(Event, event_id) is None:
         add_event(
             session, run.job_id, body.message, level=body.level, type=body.type, data=body.data, event_id=event_id

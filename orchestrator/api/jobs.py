@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -113,7 +114,7 @@ def resume(job_id: str, caller: JobsWriter, session: SessionOf, body: ResumeRequ
 
 def find(session: Session, caller: Caller, job_id: str, *, param: str | None = None, lock: bool = False) -> Job:
     """A job of the caller's project by its id, or ``NotFoundError``."""
-    job = session.get(Job, job_id, with_for_update=lock or None)
+    job = session.get(Job, job_id, with_for_update={"key_share": True} if lock else None)
     if job is None or job.project_id != caller.project:
         raise NotFoundError(f"there is no job {job_id!r}: GET /v1/fine_tuning/jobs lists them", param=param)
     return job
@@ -135,6 +136,7 @@ def _wanted_metadata(request: Request) -> dict[str, str]:
 def _seconds_of(read_timeout: str) -> float:
     """What a client says of its timeout; a word that is no number, such as ``NOT_GIVEN``, is its default."""
     try:
-        return min(max(float(read_timeout), 0.0), 86_400.0)
+        seconds = float(read_timeout)
     except ValueError:
         return DEFAULT_TIMEOUT
+    return min(max(seconds, 0.0), 86_400.0) if math.isfinite(seconds) else DEFAULT_TIMEOUT

@@ -46,6 +46,9 @@ def retrieve(model_id: str, caller: ModelsReader, session: SessionOf, shop: Shop
 def delete(model_id: str, caller: ModelsWriter, session: SessionOf, store: StoreOf, shop: ShopOf) -> Deleted:
     """Remove a fine-tuned model and its weights; open jobs that start from it keep it."""
     model = session.get(Model, model_id, with_for_update=True)
+    if model is not None and model.deleted_at is not None and model.project_id == caller.project:
+        _remove(store, model.prefix)  # an earlier try may have been cut short
+        return Deleted(id=model_id, object="model")
     if (
         model is None
         or model.deleted_at is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
@@ -17,6 +18,7 @@ KEEP_ALIVE = b": loading\n\n"  # a comment, which clients skip
 WAITING_CHUNKS = 64  # a client that reads slowly slows the model server, and does not fill this process
 ERROR = b'data: {"error"'
 TAIL_BYTES = 4096
+log = logging.getLogger(__name__)
 
 
 class EventStream:
@@ -70,7 +72,10 @@ async def _pump(
                 await chunks.put(chunk)
         if not (tail.endswith(DONE) or ERROR in tail):
             raise ModelServerError("the answer broke off: ask again")
-    except ServiceError as error:
+    except Exception as found:
+        if not isinstance(found, ServiceError):
+            log.exception("the model server's answer cannot be passed on")
+        error = found if isinstance(found, ServiceError) else ModelServerError("the answer broke off: ask again")
         if not begun.done():
             begun.set_result(error)
         body = error_body(error.message, type=error.type, code=error.code, param=error.param)

@@ -46,7 +46,7 @@ class AttemptLogs:
         """The log so far; what the scheduler kept last, where Ray does not answer."""
         if self.is_live(place):
             try:
-                return self._dashboard.job_log(place.attempt_id).encode()
+                return self._dashboard.job_log(place.attempt_id).encode(errors="replace")
             except ServiceError as error:
                 log.info("the live log of %s is not to be had: %s", place.attempt_id, error)
         try:

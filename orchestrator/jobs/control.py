@@ -19,11 +19,12 @@ from orchestrator.tenants.access import Caller
 def cancel(session: Session, caller: Caller, job: Job) -> Job:
     """Ask for the job's end; ``ConflictError`` for one that has ended. Asking again changes nothing."""
     _require_open(job, "cancelled")
+    if job.status == JobStatus.PAUSED:
+        job.status = JobStatus.QUEUED  # the scheduler ends it, as it ends all others
     if not job.cancel_requested:
         job.cancel_requested = True
-        if job.status == JobStatus.PAUSED:
-            job.status = JobStatus.QUEUED  # the scheduler ends it, as it ends all others
         _tell(session, caller, job, "cancelled", "the job is being cancelled")
+    session.commit()
     return job
 
 

@@ -135,7 +135,9 @@ def _known(session: Session, caller: Caller, sending: Sending, request_hash: str
     if sending.idempotency_key:
         known = _by_key(session, caller.project, sending.idempotency_key)
         return known and _same(known, request_hash)
-    query = select(Job).where(Job.project_id == caller.project, Job.request_hash == request_hash)
+    # One that has failed meanwhile is what the user submits again.
+    is_ours = (Job.project_id == caller.project, Job.request_hash == request_hash)
+    query = select(Job).where(*is_ours, Job.status.not_in((JobStatus.FAILED, JobStatus.CANCELLED)))
     if sending.retry_count > 0:
         query = query.where(Job.created_at > sending.first_try_after)
     else:  # this try was held up, and a later one overtook it

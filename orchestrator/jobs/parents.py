@@ -72,7 +72,8 @@ def _find(session: Session, project_id: str, name: str, param: str) -> tuple[str
     """Job, stage and prefix of a name."""
     if found := JOB.fullmatch(name):
         return _of_job(session, project_id, found[1], found[2], param)
-    model = session.get(Model, name)
+    # Held until the transaction ends, so that nobody deletes it while a job comes to start from it.
+    model = session.get(Model, name, with_for_update={"read": True, "key_share": True})
     if model is not None and model.deleted_at is None and may_use(session, project_id, model.project_id, name):
         return model.job_id, model.stage, model.prefix
     checkpoint = session.execute(
@@ -98,7 +99,11 @@ def _of_job(session: Session, project_id: str, job_id: str, stage: str | None, p
         raise InvalidRequestError(
             f"{run.kind} of {job_id} has not succeeded: wait for it, or start from one of its checkpoints", param=param
         )
-    return job_id, run.kind, run.outputs["adapter"]
+    adapter: str = run.outputs["adapter"]
+    gone = select(Model.id).where(Model.job_id == job_id, Model.prefix == adapter, Model.deleted_at.is_not(None))
+    if session.scalar(gone) is not None:
+        raise _missing(job_id, param)
+    return job_id, run.kind, adapter
 
 
 def _missing(name: str, param: str) -> NotFoundError:

@@ -26,6 +26,7 @@ def shown_job(job: Job, organization_id: str) -> FineTuningJob:
     """OpenAI's job object, and ours beside it."""
     request = JobRequest.model_validate(job.request) if job.runs else JobSubmission.model_validate(job.request)
     first = request.stages[0] if request.stages else None
+    own = request if isinstance(request, JobSubmission) else None  # as it came, while files are checked
     openai = _openai_settings(job)
     trained = [run.outputs.get("trained_tokens", 0) for run in job.runs]
     return FineTuningJob(
@@ -39,7 +40,7 @@ def shown_job(job: Job, organization_id: str) -> FineTuningJob:
         organization_id=organization_id,
         project_id=job.project_id,
         training_file=first.training_file if first else str(request.training_file),
-        validation_file=first.validation_file if first else job.request["validation_file"],
+        validation_file=first.validation_file if first else own and own.validation_file,
         result_files=job.result_files,
         seed=request.seed or 0,
         trained_tokens=sum(trained) or None,

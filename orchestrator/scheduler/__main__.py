@@ -66,6 +66,8 @@ def main() -> int:
             except OperationalError as error:
                 log.error("the database went away; starting anew: %s", error)
                 return 1
+            except Exception:
+                log.exception("a pass meets a defect; the next one tries again")
     return 0
 
 

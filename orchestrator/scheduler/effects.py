@@ -92,6 +92,6 @@ def keep_log(world: World, attempt: Attempt) -> None:
     run = attempt.run
     try:
         text = world.ray.logs(attempt.id)
-        world.store.put(layout.attempt_log(run.job_id, run.kind, attempt.number), text.encode())
+        world.store.put(layout.attempt_log(run.job_id, run.kind, attempt.number), text.encode(errors="replace"))
     except (ServiceError, CoreError) as error:
         log.warning("the log of %s could not be kept: %s", attempt.id, error)

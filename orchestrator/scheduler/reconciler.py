@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import ModuleType
 
@@ -36,6 +36,8 @@ DECIDERS: dict[str, ModuleType] = {
     RunState.STOPPING: stopping,
 }
 OPEN_STATUSES = (JobStatus.QUEUED, JobStatus.RUNNING)
+WISHES = ("status", "pause_requested", "cancel_requested")
+CLEAN_INTERVAL = timedelta(hours=1)
 SUBMIT_BACKOFF = Backoff(first=1.0, longest=10.0)
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Reconciler:
         self._sessions = sessions
         self._world = world
         self._deaf_until = datetime.now(UTC)
+        self._cleaned_at = datetime.now(UTC)
+        self._validated_until: validation.Place | None = None
         submit = partial(effects.submit, world, sessions)
         self._submits = Courier(sessions, Kind.SUBMIT, submit, backoff=SUBMIT_BACKOFF)
 
@@ -55,7 +59,7 @@ class Reconciler:
         now = datetime.now(UTC)
         nodes = self._nodes()
         with self._sessions() as session:
-            validation.settle_validated(session, self._world.shop)
+            self._validated_until = validation.settle_validated(session, self._world.shop, self._validated_until)
             jobs = session.scalars(select(Job).where(Job.status.in_(OPEN_STATUSES)).order_by(Job.created_at)).all()
             usage.pause_spent(session, jobs, now)
             decided = queue.plan_jobs(jobs, nodes, now, usage.quotas_of(session, jobs, now))
@@ -66,6 +70,9 @@ class Reconciler:
         for job_id in [job.id for job in jobs]:
             self._move_job(job_id, decided, now)
         self._submits.run_once()
+        if now - self._cleaned_at > CLEAN_INTERVAL:
+            self._submits.clean()
+            self._cleaned_at = now
 
     def _move_job(self, job_id: str, decided: policy.Plan, now: datetime) -> None:
         try:
@@ -77,6 +84,8 @@ class Reconciler:
                     if run.state != RunState.DONE:
                         self._move_run(session, job, run, decided, now)
                         session.commit()
+                # The user may have changed their mind while Ray was asked.
+                session.refresh(job, WISHES, with_for_update={"key_share": True})
                 settle(session, job, now)
                 session.commit()
         except StaleDataError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from ibllm_core.contract.api.webhooks import EventType
@@ -19,16 +21,33 @@ from orchestrator.outbox.webhooks import announce
 from orchestrator.scheduler.settling import fail
 
 AT_ONCE = 100
+log = logging.getLogger(__name__)
+Place = tuple[datetime, str]
 
 
-def settle_validated(session: Session, shop: Shop) -> None:
-    """Move each job that waits for its files, if it can move."""
-    query = select(Job.id).where(Job.status == JobStatus.VALIDATING_FILES).order_by(Job.created_at).limit(AT_ONCE)
-    for job_id in session.scalars(query).all():
-        job = session.get(Job, job_id, with_for_update=True)
-        if job is not None and job.status == JobStatus.VALIDATING_FILES:
-            _settle(session, shop, job)
-        session.commit()
+def settle_validated(session: Session, shop: Shop, after: Place | None) -> Place | None:
+    """Move some of the jobs that wait for their files; returns where the next pass begins, None for the beginning.
+
+    All get their turn: many that wait for one large file do not hold up the others. One that cannot be looked at now is
+    logged and looked at again.
+    """
+    query = select(Job.created_at, Job.id).where(Job.status == JobStatus.VALIDATING_FILES)
+    if after is not None:
+        query = query.where(tuple_(Job.created_at, Job.id) > after)
+    places = session.execute(query.order_by(Job.created_at, Job.id).limit(AT_ONCE)).all()
+    session.commit()
+    for _, job_id in places:
+        try:
+            job = session.get(Job, job_id, with_for_update={"key_share": True}, populate_existing=True)
+            if job is not None and job.status == JobStatus.VALIDATING_FILES:
+                _settle(session, shop, job)
+            session.commit()
+        except OperationalError:
+            raise  # the database went away, for all jobs
+        except Exception:
+            log.exception("job %s cannot be validated now; the other jobs go on", job_id)
+            session.rollback()
+    return (places[-1][0], places[-1][1]) if len(places) == AT_ONCE else None
 
 
 def _settle(session: Session, shop: Shop, job: Job) -> None:

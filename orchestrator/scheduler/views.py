@@ -81,8 +81,8 @@ BACKOFF_FACTOR = 6.0  # a restarted Ray head needs a few seconds; a second failu
 def ended(run: RunView, reason: TerminationReason, message: str) -> Transition:
     """The transition of an attempt that ended: done, or pending again where the reason allows it."""
     if run.cancel_requested:
-        if reason.is_free:
-            reason = TerminationReason.CANCELLED  # it saved and left because the user said so
+        if reason.is_retried:
+            reason = TerminationReason.CANCELLED  # whatever it ended of, the user wanted no more of it
     elif reason.is_free:
         return Transition(state=RunState.PENDING, reason=reason, message=message, retry_after=0.0)
     elif reason.is_retried and run.num_attempts < run.retry.max_attempts:

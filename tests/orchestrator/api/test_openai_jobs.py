@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import openai
@@ -10,7 +11,7 @@ from openai import OpenAI
 
 from ibllm_core.contract import layout
 from ibllm_core.contract.states import JobStatus, RunState, TerminationReason
-from orchestrator.db.models import Attempt, Job, Model, Project
+from orchestrator.db.models import Attempt, File, Job, Model, Project
 from orchestrator.db.session import connect, session_factory
 from orchestrator.jobs.naming import checkpoint_name, model_name
 from tests.ibllm_core.formats.files import chat_row, data_url, json_lines, picture
@@ -137,9 +138,12 @@ def test_captions_do_not_start_from_stage_2(
 def test_what_does_not_fit_the_parent_is_refused(
     client: OpenAI, service: Service, chat_file: str, stage1_model: str, extra: dict[str, Any], param: str
 ) -> None:
-    service.store.put_json("encoders/imagebind/MANIFEST.json", {"files": {}})
+    imagebind = layout.manifest(layout.encoder("imagebind"))
+    service.store.put_json(imagebind, {"files": {}})
     with pytest.raises(openai.BadRequestError) as refused:
         client.fine_tuning.jobs.create(model=stage1_model, training_file=chat_file, extra_body=extra)
+    service.store.delete(imagebind)
+    service.app.state.shop.catalogue._seen.clear()  # it remembers for a minute what it has found
     assert (refused.value.param, refused.value.code) == (param, "parent_mismatch")
 
 
@@ -159,7 +163,7 @@ def test_a_job_of_another_project_is_not_there(
         with pytest.raises(openai.NotFoundError):
             use()
     assert theirs.fine_tuning.jobs.list().data == []
-    assert [model.id for model in theirs.models.list()] == [BASE]
+    assert stage1_model not in [model.id for model in theirs.models.list()]
 
 
 def test_a_model_is_shared_with_another_project_of_the_organisation(
@@ -335,3 +339,23 @@ def test_a_wrong_field_is_named(service: Service, caption_file: str, changes: di
     answer = service.http.post("/v1/fine_tuning/jobs", json=body)
     assert answer.status_code == (404 if param == "start_from" else 400), answer.text
     assert answer.json()["error"]["param"].startswith(param)
+
+
+def test_a_job_is_shown_while_its_file_is_still_checked_and_after_it_failed_of_it(
+    client: OpenAI, database: str, service: Service
+) -> None:
+    file = service.file("waiting.jsonl", captions())
+    with session_factory(connect(database))() as session:  # as if its check had not ended, and nobody were at it
+        waiting = session.get_one(File, file)
+        waiting.status, waiting.claimed_at = "uploaded", datetime.now(UTC) + timedelta(days=1)
+        session.commit()
+    job = client.fine_tuning.jobs.create(model=BASE, training_file=file, extra_body=OURS)
+    assert (job.status, job.training_file, job.validation_file) == ("validating_files", file, None)
+    assert client.fine_tuning.jobs.retrieve(job.id) == job
+    assert job.id in [listed.id for listed in client.fine_tuning.jobs.list()]
+    with session_factory(connect(database))() as session:
+        session.get_one(Job, job.id).status = JobStatus.FAILED
+        session.get_one(Job, job.id).error = {"code": "invalid_training_file", "message": "row 1", "param": None}
+        session.commit()
+    failed = client.fine_tuning.jobs.retrieve(job.id)
+    assert failed.error is not None and failed.error.message == "row 1"

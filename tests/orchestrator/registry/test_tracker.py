@@ -20,21 +20,23 @@ from ibllm_core.contract.history import entries_of
 from ibllm_core.contract.job_spec import JobRequest
 from ibllm_core.contract.states import RunKind, RunState, TerminationReason
 from ibllm_core.storage import ObjectStore
-from orchestrator.cluster.ray_cluster import RayCluster
-from orchestrator.db.models import Attempt, Event, Job, Run
+from orchestrator.db.models import Attempt, Event, Job, Model, OutboxMessage, Run
 from orchestrator.db.session import connect, session_factory
 from orchestrator.errors import RegistryUnreachableError
 from orchestrator.ids import new_id
+from orchestrator.jobs.catalogue import Catalogue
+from orchestrator.jobs.prepare import Shop
 from orchestrator.registry.mlflow_registry import Registry
 from orchestrator.registry.tracker import Tracker
-from orchestrator.scheduler import reconciler as reconciler_module
+from orchestrator.scheduler import settling
 from orchestrator.scheduler.effects import World
-from orchestrator.scheduler.policy import Node
 from orchestrator.scheduler.reconciler import Reconciler
-from orchestrator.scheduler.views import MAX_ATTEMPTS, RayStatus
+from orchestrator.scheduler.views import RETRY, RayStatus
+from orchestrator.tenants.bootstrap import DEFAULT_PROJECT
 from tests.ibllm_core.formats.object_store import RunningStore
 from tests.orchestrator.registry.mlflow_server import MlflowServer
 from tests.orchestrator.registry.specs import attempt_spec
+from tests.orchestrator.scheduler.house import StandInRay
 from workers.tracking.history import History
 from workers.tracking.publisher import Publisher
 
@@ -50,44 +52,20 @@ REQUEST = JobRequest.model_validate(
 )
 
 
-class FakeRay(RayCluster):
-    """A cluster of one node whose jobs run until they are ended."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, RayStatus] = {}
-
-    def submit(self, attempt_id: str, spec_key: str) -> None:
-        self.jobs.setdefault(attempt_id, RayStatus.ALIVE)
-
-    def status(self, attempt_id: str) -> RayStatus:
-        return self.jobs.get(attempt_id, RayStatus.MISSING)
-
-    def stop(self, attempt_id: str) -> None:
-        self.end(attempt_id)
-
-    def logs(self, attempt_id: str) -> str:
-        return ""
-
-    def nodes(self) -> list[Node]:
-        return [Node(node_id="n", cpus=64, gpus=0)]
-
-    def end(self, attempt_id: str) -> None:
-        self.jobs[attempt_id] = RayStatus.ENDED
-
-
 class Service:
     """The scheduler and the tracker over a database, and a job that is about to train its first stage."""
 
     def __init__(self, sessions: sessionmaker[Session], registry: Registry, store: ObjectStore) -> None:
         self.sessions, self.store = sessions, store
-        self.ray = FakeRay()
-        world = World(ray=self.ray, store=store, service_url="http://none")
+        self.ray = StandInRay()
+        shop = Shop(store=store, catalogue=Catalogue(store), default_encoder="e", local_data=False)
+        world = World(ray=self.ray, shop=shop, service_url="http://none")  # type: ignore[arg-type]
         self.reconciler = Reconciler(sessions, world)
         self.tracker = Tracker(sessions, registry, store)
         self.job_id = new_id("ftjob")
         kinds = (RunKind.COMPILE, RunKind.STAGE1, RunKind.STAGE2)
         with sessions() as session:
-            job = Job(id=self.job_id, request=REQUEST.model_dump(mode="json"))
+            job = Job(id=self.job_id, project_id=DEFAULT_PROJECT, request=REQUEST.model_dump(mode="json"))
             job.runs = [
                 Run(id=f"{job.id}-{kind}", position=position, kind=kind, outputs={})
                 for position, kind in enumerate(kinds)
@@ -114,10 +92,11 @@ class Service:
         long_ago = datetime(2026, 1, 1, tzinfo=UTC)
         with self.sessions() as session:
             session.execute(update(Attempt).where(Attempt.id == attempt.id).values(heartbeat_at=long_ago))
-            for number in range(2, MAX_ATTEMPTS + 1):
-                session.add(Attempt(id=f"{self.run_id}-{number}", run_id=self.run_id, number=number, token="t"))
+            own = {"run_id": self.run_id, "project_id": DEFAULT_PROJECT, "token": "t"}
+            for number in range(2, RETRY.max_attempts + 1):
+                session.add(Attempt(id=f"{self.run_id}-{number}", number=number, **own))
             session.commit()
-        self.ray.end(self.run().attempts[-1].id)
+        self.ray.jobs[self.run().attempts[-1].id] = RayStatus.ENDED
         for _ in range(2):  # starting, running, done
             self.reconciler.run_once()
         assert (self.run().state, self.run().reason) == (RunState.DONE, TerminationReason.INFRASTRUCTURE)
@@ -142,8 +121,8 @@ def sessions(database: str) -> sessionmaker[Session]:
 @pytest.fixture
 def service(sessions: sessionmaker[Session], registry: Registry, running: RunningStore) -> Service:
     with sessions() as session:  # the jobs of other tests are over
-        session.query(Event).delete()
-        session.query(Job).delete()
+        for table in (Event, Model, OutboxMessage, Job):
+            session.query(table).delete()
         session.commit()
     return Service(sessions, registry, ObjectStore(running.settings))
 
@@ -271,7 +250,7 @@ def test_a_job_succeeds_while_mlflow_is_away_and_its_model_is_registered_later(
     assert service.job().status == "running"  # MLflow has some seconds to come along
     with pytest.raises(RegistryUnreachableError):
         service.tracker.run_once()
-    monkeypatch.setattr(reconciler_module, "TRACKING_PATIENCE", timedelta())
+    monkeypatch.setattr(settling, "TRACKING_PATIENCE", timedelta())
     service.reconciler.run_once()
     assert service.job().status == "succeeded"
     model = f"ft:tiny:default:s:{service.job_id.removeprefix('ftjob-')}"
