@@ -18,7 +18,7 @@ Offload = Literal["none", "optimizer", "parameters"]
 Priority = Literal["low", "normal", "high"]
 MAX_SEED = 2**31 - 1
 MANY = 10**9  # no run has more steps, samples or seconds; products of such numbers still fit what stores them
-MAX_RATE = 1e3
+MAX_RATE = 1e30  # beyond all sense, and within float32: a run that diverges says so itself
 MAX_LOCATION = 4096
 IMAGEBIND = "imagebind"  # the encoder whose weights everybody has to bring
 

@@ -192,7 +192,7 @@ def failed(embedded: Embedded, request: dict[str, Any]) -> dict[str, Any]:
 def test_what_a_training_worker_raises_reaches_the_user(embedded: Embedded, job: dict[str, Any]) -> None:
     """Through DeepSpeed, Ray Train and the driver: a divergence is named with its step, and is not tried again."""
     stages = [dict(stage) for stage in job["request"]["stages"]]
-    stages[0]["hyperparameters"] = {**stages[0]["hyperparameters"], "learning_rate": 1e30, "gradient_clip": 1e30}
+    stages[0]["hyperparameters"] = {**stages[0]["hyperparameters"], "learning_rate": 1e30, "gradient_clip": 1e9}
     ended = failed(embedded, {**job["request"], "stages": stages})
     assert ended["error"]["message"].startswith("stage1 failed (user_error): the gradients of steps")
     assert ended["runs"][1]["attempts"] == 1
