@@ -167,7 +167,11 @@ def test_openais_numbers_are_named_by_the_place_where_they_were_sent(
 @pytest.mark.parametrize(
     ("settings", "name", "words"),
     [
-        ({"learning_rate_multiplier": 1e6}, "learning_rate_multiplier", "makes gate_learning_rate 10000"),
+        (
+            {"learning_rate_multiplier": 1e6, "learning_rate": 1e29},
+            "learning_rate_multiplier",
+            "makes learning_rate 1e+35",
+        ),
         ({"batch_size": 1 << 20, "row_tokens": 16}, "batch_size", "makes rows_per_step"),
     ],
 )
