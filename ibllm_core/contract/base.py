@@ -24,7 +24,7 @@ class Contract(BaseModel):
     def _make_strict(cls, node: Any) -> None:
         if isinstance(node, dict):
             if node.get("type") in ("int", "float", "bool"):
-                node["strict"] = True
+                node.setdefault("strict", True)  # a field that says otherwise, by pydantic's ``Strict(False)``, stands
             node = list(node.values())
         for child in node if isinstance(node, list | tuple) else ():
             cls._make_strict(child)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, Strict, ValidationError
 
 from ibllm_core.contract.base import Contract
 
@@ -45,6 +45,16 @@ def test_a_value_of_another_type_is_refused(value: dict[str, Any]) -> None:
 def test_what_json_can_say_is_taken() -> None:
     shape = Shape.model_validate({"count": 1, "share": 1, "is_on": True, "inner": [{"number": 2}], "by_name": {"a": 1}})
     assert shape == Shape(count=1, share=1.0, is_on=True, inner=(Inner(number=2.0),), by_name={"a": 1})
+
+
+def test_a_field_may_say_otherwise() -> None:
+    class Loose(Contract):
+        loss: Annotated[float, Strict(False)] | None = None
+        count: int = 0
+
+    assert Loose.model_validate({"loss": "inf"}).loss == float("inf")
+    with pytest.raises(ValidationError):
+        Loose.model_validate({"count": "1"})
 
 
 def test_shapes_do_not_change() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import version
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Strict
 
 from ibllm_core.adapter.header import AdapterHeader
 from ibllm_core.contract.base import Contract
@@ -22,6 +23,10 @@ NOT_IN_RECIPE = frozenset(
 )
 
 
+# JSON has no NaN and no infinity: they stand in it as words.
+Loss = Annotated[float, Strict(False)]
+
+
 class CheckpointState(Contract):
     """``state.json``: all that a training needs to go on, but for weights and moments.
 
@@ -35,13 +40,13 @@ class CheckpointState(Contract):
     updates: int = Field(description="steps that changed weights: Adam's own count")
     tokens: int = Field(description="real tokens that were trained on")
     loss_scale: float = Field(description="of fp16; 1 in other precisions")
-    window_loss: float = Field(0.0, description="sum of the losses since the last logged step, of window_steps")
+    window_loss: Loss = Field(0.0, description="sum of the losses since the last logged step, of window_steps")
     window_steps: int = 0
     skipped_steps: int = Field(0, description="steps whose gradients were not finite")
     skipped_in_a_row: int = Field(0, description="of them the newest, without a step between that counted")
     recipe: str = Field(description="hash of all that decides what is computed")
     base_sha256: str
-    validation_loss: float | None = None
+    validation_loss: Loss | None = None
     metrics: dict[str, float] = Field(default_factory=dict, description="as the service is told them; all are finite")
     header: AdapterHeader | None = Field(None, description="of the adapter that these weights make; null: not known")
     dtype: str | None = Field(None, description="of the model, in which an adapter has what the run keeps frozen")
