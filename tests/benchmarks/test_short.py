@@ -112,5 +112,5 @@ def test_the_api_is_ready_soon_and_holds_idle_streams_in_little_memory() -> None
     """Bounds three times as wide as the goals of ``make bench``, since the machine may be busy."""
     found = api.report(seconds=2, jobs=2000, streams=50)
     assert found["MB with idle streams"] < 300
-    assert found["creates a second"] > 60
+    assert found["creates over 4 a second"] > 60
     assert found["retrieve p50 ms"] < 50 and found["list p50 ms"] < 150
