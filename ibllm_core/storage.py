@@ -92,6 +92,12 @@ class Store(ABC):
             return self.manifest(prefix)
         return manifest
 
+    def delete_folder(self, prefix: str) -> None:
+        """Remove all below a prefix, its manifest first: what is half deleted does not exist."""
+        self.delete(layout.manifest(prefix))
+        for key in self.list(f"{prefix}/"):
+            self.delete(key)
+
     def manifest(self, prefix: str) -> dict[str, Any]:
         """The manifest of a prefix; ``ObjectMissingError`` where the prefix does not exist."""
         manifest: dict[str, Any] = self.get_json(layout.manifest(prefix))

@@ -22,6 +22,9 @@ class JobStatus(StrEnum):
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
+FINAL_STATUSES = tuple(status for status in JobStatus if status.is_final)
+
+
 class RunKind(StrEnum):
     """The steps of a job, in their order."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from sqlalchemy import select, tuple_
@@ -61,7 +61,10 @@ def grant(model: str, body: PermissionRequest, caller: ModelsWriter, session: Se
         session.execute(insert(ModelPermission).values(id=new_id("cp"), **values).on_conflict_do_nothing())
     audit.record(session, caller, "checkpoint.permission.created", model, project_ids=body.project_ids)
     session.commit()
-    found = session.scalars(_permissions(model).where(ModelPermission.project_id.in_(body.project_ids))).all()
+    granted = select(ModelPermission).where(
+        ModelPermission.model == model, ModelPermission.project_id.in_(body.project_ids)
+    )
+    found = session.scalars(granted.order_by(ModelPermission.created_at.desc())).all()
     return page(found, len(found), _shown)
 
 
@@ -77,18 +80,16 @@ def list_permissions(
 ) -> Page[CheckpointPermission]:
     """Who may use a checkpoint or a model of this project."""
     _require_own(session, caller, model)
-    key = tuple_(ModelPermission.created_at, ModelPermission.id)
-    newest_first = order == "descending"
-    query = _permissions(model).order_by(None)
-    query = query.order_by(
-        *(column.desc() if newest_first else column for column in (ModelPermission.created_at, ModelPermission.id))
-    )
+    place = (ModelPermission.created_at, ModelPermission.id)
+    is_descending = order == "descending"
+    query = select(ModelPermission).where(ModelPermission.model == model)
+    query = query.order_by(*(column.desc() if is_descending else column.asc() for column in place))
     if project_id:
         query = query.where(ModelPermission.project_id == project_id)
     if after:
         cursor = _find(session, model, after, param="after")
-        place: Any = (cursor.created_at, cursor.id)
-        query = query.where(key < place if newest_first else key > place)
+        seen = tuple_(cursor.created_at, cursor.id)
+        query = query.where(tuple_(*place) < seen if is_descending else tuple_(*place) > seen)
     return page(session.scalars(query.limit(limit + 1)).all(), limit, _shown)
 
 
@@ -100,10 +101,6 @@ def revoke(model: str, permission_id: str, caller: ModelsWriter, session: Sessio
     audit.record(session, caller, "checkpoint.permission.deleted", model, permission_id=permission_id)
     session.commit()
     return Deleted(id=permission_id, object="checkpoint.permission")
-
-
-def _permissions(model: str) -> Any:
-    return select(ModelPermission).where(ModelPermission.model == model).order_by(ModelPermission.created_at.desc())
 
 
 def _require_own(session: Session, caller: Caller, name: str) -> None:

@@ -13,8 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from ibllm_core.contract.run_spec import CheckpointReport, EventReport, Outcome, Progress
 from orchestrator.api.dependencies import SessionOf, bearer_of
 from orchestrator.db.events import add_event
-from orchestrator.db.models import Attempt, Checkpoint, Event, Project, Run
-from orchestrator.db.statements import lock
+from orchestrator.db.models import Attempt, Checkpoint, Project, Run
 from orchestrator.errors import AuthenticationError, ConflictError
 from orchestrator.ids import new_id
 from orchestrator.jobs.naming import checkpoint_name
@@ -55,13 +54,16 @@ def progress(body: Progress, attempt: AttemptOf, session: SessionOf) -> Response
 def event(body: EventReport, attempt: AttemptOf, session: SessionOf) -> Response:
     """A line of the job's story; one that is told again, since its answer was lost, is there already."""
     run = session.get_one(Run, attempt.run_id)
-    event_id = f"ftevent-{body.id}"
-    lock(session, f"events {run.job_id}")  # the same report may be told twice at once
-    if session.get(Event, event_id) is None:
-        add_event(
-            session, run.job_id, body.message, level=body.level, type=body.type, data=body.data, event_id=event_id
-        )
-        session.commit()
+    add_event(
+        session,
+        run.job_id,
+        body.message,
+        level=body.level,
+        type=body.type,
+        data=body.data,
+        event_id=f"ftevent-{body.id}",
+    )
+    session.commit()
     return Response(status_code=204)
 
 

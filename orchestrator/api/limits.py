@@ -87,7 +87,10 @@ class Limits:
                     f"the body is {content_type or 'of no type'}: send JSON with the header "
                     "Content-Type: application/json, or a file as multipart/form-data"
                 )
-            await (run_in_threadpool(_check_json, body) if len(body) > IN_THREAD_BYTES else _check_now(body))
+            if len(body) > IN_THREAD_BYTES:
+                await run_in_threadpool(_check_json, body)
+            else:
+                _check_json(body)
         return _replay(body, receive)
 
 
@@ -129,10 +132,6 @@ async def _read(receive: Receive) -> bytes:
         pieces.append(message.get("body", b""))
         more = message["type"] == "http.request" and message.get("more_body", False)
     return b"".join(pieces)
-
-
-async def _check_now(body: bytes) -> None:
-    _check_json(body)
 
 
 def _too_large(limit: int) -> PayloadTooLargeError:

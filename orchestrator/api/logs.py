@@ -19,7 +19,7 @@ from orchestrator.api.jobs import find
 from orchestrator.api.pages import page
 from orchestrator.db.models import Job
 from orchestrator.errors import NotFoundError
-from orchestrator.jobs.attempt_logs import AttemptLogs, Place
+from orchestrator.jobs.attempt_logs import AttemptLogs, Place, Reading
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
 LOOK_SECONDS = 1.0
@@ -58,23 +58,22 @@ def read(
     place = _place(job, run, attempt)
     session.close()  # else a followed log would keep a connection of the database
     logs: AttemptLogs = request.app.state.attempt_logs
-    so_far = logs.read(place)  # what fails does so before an answer has begun
+    first = logs.read(place)  # what fails does so before an answer has begun
     if not follow:
-        return PlainTextResponse(so_far)
-    return StreamingResponse(_growing(logs, place, so_far), media_type="text/plain; charset=utf-8")
+        return PlainTextResponse(first.text)
+    return StreamingResponse(_growing(logs, place, first), media_type="text/plain; charset=utf-8")
 
 
-async def _growing(logs: AttemptLogs, place: Place, so_far: bytes) -> AsyncIterator[bytes]:
-    yield so_far
-    told, is_live = len(so_far), True
-    while is_live:
-        is_live = await run_in_threadpool(logs.is_live, place)  # before the text: what came last is read too
-        text = await run_in_threadpool(logs.read, place)
-        if len(text) > told:
-            yield text[told:]
-            told = len(text)
-        if is_live:
-            await asyncio.sleep(LOOK_SECONDS)
+async def _growing(logs: AttemptLogs, place: Place, reading: Reading) -> AsyncIterator[bytes]:
+    told = 0
+    while True:
+        if len(reading.text) > told:
+            yield reading.text[told:]
+            told = len(reading.text)
+        if not reading.is_live:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+        reading = await run_in_threadpool(logs.read, place)
 
 
 def _place(job: Job, kind: RunKind, number: int | None) -> Place:

@@ -13,7 +13,7 @@ from orchestrator.api.downloads import begun
 from orchestrator.api.errors import Responses
 from orchestrator.db.models import Model
 from orchestrator.errors import NotFoundError
-from orchestrator.jobs.parents import may_use
+from orchestrator.jobs.parents import usable_model
 from orchestrator.tenants.access import Caller
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -49,9 +49,8 @@ def content(model_id: str, name: str, caller: ModelsReader, session: SessionOf, 
 
 
 def _find(session: Session, caller: Caller, model_id: str) -> Model:
-    model = session.get(Model, model_id)
-    known = model is not None and model.deleted_at is None
-    if model is None or not known or not may_use(session, caller.project, model.project_id, model_id):
+    model = usable_model(session, caller.project, model_id)
+    if model is None:
         raise NotFoundError(
             f"there is no fine-tuned model {model_id!r}: GET /v1/models lists them",
             param="model",

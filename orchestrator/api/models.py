@@ -9,7 +9,7 @@ from sqlalchemy import Select, and_, or_, select
 
 from ibllm_core.contract.api.common import Deleted
 from ibllm_core.contract.api.jobs import ModelList, ShownModel
-from ibllm_core.contract.states import JobStatus
+from ibllm_core.contract.states import FINAL_STATUSES
 from orchestrator.api.dependencies import ModelsReader, ModelsWriter, SessionOf, ShopOf, StoreOf
 from orchestrator.db.models import Job, Model, ModelPermission, Run
 from orchestrator.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -46,37 +46,21 @@ def retrieve(model_id: str, caller: ModelsReader, session: SessionOf, shop: Shop
 def delete(model_id: str, caller: ModelsWriter, session: SessionOf, store: StoreOf, shop: ShopOf) -> Deleted:
     """Remove a fine-tuned model and its weights; open jobs that start from it keep it."""
     model = session.get(Model, model_id, with_for_update=True)
-    if model is not None and model.deleted_at is not None and model.project_id == caller.project:
-        _remove(store, model.prefix)  # an earlier try may have been cut short
-        return Deleted(id=model_id, object="model")
-    if (
-        model is None
-        or model.deleted_at is not None
-        or not may_use(session, caller.project, model.project_id, model_id)
-    ):
+    if model is None or model.project_id != caller.project:
         if model_id in shop.catalogue.bases():
             raise InvalidRequestError(f"{model_id} is a base model, which every project uses: it stays", param="model")
         raise _missing(model_id)
-    if model.project_id != caller.project:
-        raise _missing(model_id)
-    using = select(Job.id).where(
-        Job.parent["prefix"].astext == model.prefix,
-        Job.status.in_([status for status in JobStatus if not status.is_final]),
-    )
+    if model.deleted_at is not None:
+        store.delete_folder(model.prefix)  # an earlier try may have been cut short
+        return Deleted(id=model_id, object="model")
+    using = select(Job.id).where(Job.parent["prefix"].astext == model.prefix, Job.status.not_in(FINAL_STATUSES))
     if (job_id := session.scalar(using.limit(1))) is not None:
         raise ConflictError(f"job {job_id} starts from {model_id}: cancel it, or wait for its end")
     model.deleted_at = datetime.now(UTC)
     audit.record(session, caller, "model.deleted", model_id)
     session.commit()
-    _remove(store, model.prefix)
+    store.delete_folder(model.prefix)
     return Deleted(id=model_id, object="model")
-
-
-def _remove(store: StoreOf, prefix: str) -> None:
-    """Delete an adapter, its manifest first: what is half deleted does not exist."""
-    keys = store.list(f"{prefix}/")
-    for key in sorted(keys, key=lambda key: not key.endswith("/MANIFEST.json")):
-        store.delete(key)
 
 
 def _models() -> Select[Model, str | None]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from orchestrator.db.models import Event
-from orchestrator.db.statements import insert_rows, lock
+from orchestrator.db.statements import lock, table_of
 from orchestrator.ids import new_id
+
+_INSERT = insert(table_of(Event)).on_conflict_do_nothing(index_elements=["id"])
 
 
 def add_event(
@@ -22,7 +25,7 @@ def add_event(
     event_id: str | None = None,
     is_first: bool = False,
 ) -> None:
-    """Add a line in the caller's transaction, so that a change and its story are one.
+    """Add a line in the caller's transaction, so that a change and its story are one; an ``event_id`` is told once.
 
     Writers of one job's events wait for each other: a reader who has seen an event has seen all before it. The first
     one, of a job that nobody knows yet, needs no waiting.
@@ -30,4 +33,4 @@ def add_event(
     if not is_first:
         lock(session, f"events {job_id}")
     row = {"id": event_id or new_id("ftevent"), "job_id": job_id, "level": level, "type": type, "message": message}
-    insert_rows(session, Event, [{**row, "data": data or {}}])
+    session.execute(_INSERT, {**row, "data": data or {}})

@@ -10,11 +10,10 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session
 
 from ibllm_core.contract import layout
-from ibllm_core.contract.states import JobStatus
+from ibllm_core.contract.states import FINAL_STATUSES
 from orchestrator.db.models import File, Job, Upload
 from orchestrator.errors import NotFoundError
 
-FINAL = [status for status in JobStatus if status.is_final]
 # Wherever a request names data: in its stages, in their mixes, or beside them.
 NAMES_FILE = "$.** ? (@.training_file == $id || @.validation_file == $id || @.file == $id)"
 
@@ -77,4 +76,4 @@ def is_in_use() -> ColumnElement[bool]:
 
 def _uses(project_id: object, file_id: object) -> ColumnElement[bool]:
     named = func.jsonb_path_exists(Job.request, cast(NAMES_FILE, JSONPATH), func.jsonb_build_object("id", file_id))
-    return (Job.project_id == project_id) & Job.status.not_in(FINAL) & named
+    return (Job.project_id == project_id) & Job.status.not_in(FINAL_STATUSES) & named

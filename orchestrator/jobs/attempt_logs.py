@@ -28,6 +28,14 @@ class Place:
     attempt_id: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A log as it is now, and whether more may come."""
+
+    text: bytes
+    is_live: bool
+
+
 class AttemptLogs:
     """Reads logs, wherever they are."""
 
@@ -36,15 +44,18 @@ class AttemptLogs:
         self._store = store
         self._dashboard = dashboard
 
-    def is_live(self, place: Place) -> bool:
-        """Whether more may come."""
+    def read(self, place: Place) -> Reading:
+        """The log so far; what the scheduler kept last, where Ray does not answer."""
+        is_live = self._is_live(place)  # before the text: what came last is read too
+        return Reading(text=self._text(place, is_live=is_live), is_live=is_live)
+
+    def _is_live(self, place: Place) -> bool:
         with self._sessions() as session:
             found = session.execute(select(Attempt.finished_at).where(Attempt.id == place.attempt_id)).first()
         return found is not None and found[0] is None
 
-    def read(self, place: Place) -> bytes:
-        """The log so far; what the scheduler kept last, where Ray does not answer."""
-        if self.is_live(place):
+    def _text(self, place: Place, *, is_live: bool) -> bytes:
+        if is_live:
             try:
                 return self._dashboard.job_log(place.attempt_id).encode(errors="replace")
             except ServiceError as error:

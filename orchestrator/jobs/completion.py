@@ -60,15 +60,14 @@ def complete(submission: JobSubmission, around: Surroundings) -> JobRequest:
     if around.parent and "template" not in stages[0].model_fields_set:
         stages = (stages[0].model_copy(update={"template": around.parent.template}), *stages[1:])
     _check_start(stages[0].stage, submission, around)
-    own = submission.adapter
-    inherits = around.parent is not None and "adapter" not in submission.model_fields_set
+    is_inherited = "adapter" not in submission.model_fields_set
     return JobRequest(
         model=around.base,
         encoder=around.encoder,
         start_from=around.parent.name if around.parent else None,
         seed=submission.seed or 0,
         stages=stages,
-        adapter=around.parent.adapter if around.parent and inherits else own,
+        adapter=around.parent.adapter if around.parent and is_inherited else submission.adapter,
         data=submission.data,
         resources=submission.resources,
         priority=submission.priority,
@@ -125,7 +124,7 @@ def _check_start(stage: TrainingStage, submission: JobSubmission, around: Surrou
     said = (
         f"{submission.training_file} holds {WHAT[stage]}, which train {stage}"
         if submission.stages is None
-        else (f"the job begins with {stage}")
+        else f"the job begins with {stage}"
     )
     parent = around.parent
     if stage == "stage2" and parent is None:

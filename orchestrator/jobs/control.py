@@ -36,6 +36,7 @@ def pause(session: Session, caller: Caller, job: Job) -> Job:
     if not job.pause_requested:
         job.pause_requested = True
         _tell(session, caller, job, "paused", "the job is being paused")
+    session.commit()
     return job
 
 
@@ -59,6 +60,7 @@ def resume(session: Session, caller: Caller, job: Job, body: ResumeRequest) -> J
     if job.status == JobStatus.PAUSED:
         job.status = JobStatus.QUEUED
     _tell(session, caller, job, "resumed", "the job goes on")
+    session.commit()
     return job
 
 
@@ -70,4 +72,3 @@ def _require_open(job: Job, deed: str) -> None:
 def _tell(session: Session, caller: Caller, job: Job, deed: str, message: str) -> None:
     add_event(session, job.id, message)
     audit.record(session, caller, f"fine_tuning.job.{deed}", job.id)
-    session.commit()

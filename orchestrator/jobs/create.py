@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, insert, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ibllm_core.contract import layout
@@ -23,12 +22,12 @@ from orchestrator.ids import new_id
 from orchestrator.jobs.prepare import Prepared, Shop, prepare
 from orchestrator.tenants import audit
 from orchestrator.tenants.access import Caller
+from orchestrator.tenants.usage import QUEUED
 
 # What a row has that was just made; the answer is shown from it, and nothing is read again.
 DEFAULTS: dict[str, Any] = {"result_files": [], "cancel_requested": False, "pause_requested": False}
 RUN_DEFAULTS: dict[str, Any] = {"state": RunState.PENDING, "outputs": {}, "attempts": []}
 _INSERT = insert(table_of(Job)).returning(table_of(Job).c.created_at)
-WAITING = (JobStatus.VALIDATING_FILES, JobStatus.QUEUED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +70,10 @@ def create(session: Session, shop: Shop, caller: Caller, submission: JobSubmissi
         "openai_hyperparameters": submission.supervised.model_dump(mode="json"),
         **contents_of(submission, prepared),
     }
-    try:
-        created_at = session.execute(_INSERT, values).scalar_one()
-        runs = begin(session, values["id"], prepared)
-        audit.record(session, caller, "fine_tuning.job.created", values["id"])
-        session.commit()
-    except IntegrityError:  # the same idempotency key arrived twice at once; the other one won
-        session.rollback()
-        known = _by_key(session, caller.project, str(sending.idempotency_key))
-        if known is None:
-            raise
-        return _same(known, request_hash)
+    created_at = session.execute(_INSERT, values).scalar_one()
+    runs = begin(session, values["id"], prepared)
+    audit.record(session, caller, "fine_tuning.job.created", values["id"])
+    session.commit()
     made = {"labels" if name == "metadata" else name: value for name, value in values.items()}
     return Job(**made, **DEFAULTS, created_at=created_at, runs=[Run(**run, **RUN_DEFAULTS) for run in runs])
 
@@ -133,7 +125,8 @@ def _known(session: Session, caller: Caller, sending: Sending, request_hash: str
     name = f"{caller.project} {sending.idempotency_key}" if sending.idempotency_key else request_hash
     lock(session, name)
     if sending.idempotency_key:
-        known = _by_key(session, caller.project, sending.idempotency_key)
+        query = select(Job).where(Job.project_id == caller.project, Job.idempotency_key == sending.idempotency_key)
+        known = session.scalar(query)
         return known and _same(known, request_hash)
     # One that has failed meanwhile is what the user submits again.
     is_ours = (Job.project_id == caller.project, Job.request_hash == request_hash)
@@ -143,10 +136,6 @@ def _known(session: Session, caller: Caller, sending: Sending, request_hash: str
     else:  # this try was held up, and a later one overtook it
         query = query.where(Job.created_at > sending.arrived_at, Job.retry_count > 0)
     return session.scalar(query.order_by(Job.created_at.desc()).limit(1))
-
-
-def _by_key(session: Session, project_id: str, idempotency_key: str) -> Job | None:
-    return session.scalar(select(Job).where(Job.project_id == project_id, Job.idempotency_key == idempotency_key))
 
 
 def _same(job: Job, request_hash: str) -> Job:
@@ -165,7 +154,7 @@ def _check_quota(session: Session, caller: Caller) -> None:
         return
     # Creates of one project wait for each other here, so that two of them do not both take the last place.
     lock(session, f"queue {caller.project}")
-    waiting = select(Job.id).where(Job.project_id == caller.project, Job.status.in_(WAITING)).limit(limit).subquery()
+    waiting = select(Job.id).where(Job.project_id == caller.project, Job.status.in_(QUEUED)).limit(limit).subquery()
     if (session.scalar(select(func.count()).select_from(waiting)) or 0) >= limit:
         raise QuotaError(
             f"this project has {limit} jobs in the queue, as many as it may: cancel one, wait for one to start, or ask "

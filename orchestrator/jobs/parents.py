@@ -60,6 +60,14 @@ def models_to_start_from(session: Session, project_id: str, base: str) -> list[s
     return list(session.scalars(query.order_by(Model.created_at.desc()).limit(SHOWN_MODELS)))
 
 
+def usable_model(session: Session, project_id: str, name: str, *, keep: bool = False) -> Model | None:
+    """A finished model that a project may use; ``keep`` keeps it from being deleted until the transaction ends."""
+    model = session.get(Model, name, with_for_update={"read": True, "key_share": True} if keep else None)
+    if model is None or model.deleted_at is not None:
+        return None
+    return model if may_use(session, project_id, model.project_id, name) else None
+
+
 def may_use(session: Session, project_id: str, owner_project_id: str, model: str) -> bool:
     """Whether a project may use a model or checkpoint: its own, or one that it was given permission for."""
     if owner_project_id == project_id:
@@ -72,9 +80,9 @@ def _find(session: Session, project_id: str, name: str, param: str) -> tuple[str
     """Job, stage and prefix of a name."""
     if found := JOB.fullmatch(name):
         return _of_job(session, project_id, found[1], found[2], param)
-    # Held until the transaction ends, so that nobody deletes it while a job comes to start from it.
-    model = session.get(Model, name, with_for_update={"read": True, "key_share": True})
-    if model is not None and model.deleted_at is None and may_use(session, project_id, model.project_id, name):
+    # Kept until the transaction ends, so that nobody deletes it while a job comes to start from it.
+    model = usable_model(session, project_id, name, keep=True)
+    if model is not None:
         return model.job_id, model.stage, model.prefix
     checkpoint = session.execute(
         select(Checkpoint, Run.kind, Job.project_id)
@@ -91,7 +99,7 @@ def _of_job(session: Session, project_id: str, job_id: str, stage: str | None, p
     job = session.get(Job, job_id)
     if job is None or job.project_id != project_id:
         raise _missing(job_id, param)
-    trained = [run for run in job.runs if run.kind in ("stage1", "stage2") and stage in (None, run.kind)]
+    trained = [run for run in job.stages if stage in (None, run.kind)]
     if not trained:
         raise InvalidRequestError(f"{job_id} has no {stage or 'training stage yet'}", param=param)
     run = trained[-1]

@@ -23,7 +23,7 @@ from ibllm_core.contract.states import RunKind, RunState, TerminationReason
 from ibllm_core.errors import ObjectMissingError, StorageError
 from ibllm_core.storage import ObjectStore
 from orchestrator.db.events import add_event
-from orchestrator.db.models import Event, Job, Run
+from orchestrator.db.models import Job, Run
 from orchestrator.errors import RegistryRefusedError, RegistryUnreachableError
 from orchestrator.registry.mlflow_registry import EXPERIMENT, Registry
 from orchestrator.tenants.bootstrap import DEFAULT_PROJECT
@@ -145,7 +145,7 @@ class Tracker:
 
     def _register(self, session: Session, job: Job) -> None:
         request = JobRequest.model_validate(job.request)
-        last = next(run for run in reversed(job.runs) if run.kind in (RunKind.STAGE1, RunKind.STAGE2))
+        last = job.stages[-1]
         # MLflow allows no "/" and no ":" in a registered model's name.
         parts = (_own_name(job.project_id), request.model, request.suffix)
         name = ".".join(part for part in parts if part)
@@ -197,9 +197,7 @@ def _save(session: Session, run: Run, **values: str | int | datetime) -> None:
 def _tell(session: Session, job_id: str, about: str, message: str) -> None:
     """Tell the user of a refusal; of many about one run or job only the first, and the log has all."""
     log.error("job %s: %s", job_id, message)
-    event_id = f"ftevent-{about}-refused"
-    if session.get(Event, event_id) is None:
-        add_event(session, job_id, message, level="warn", event_id=event_id)
+    add_event(session, job_id, message, level="warn", event_id=f"ftevent-{about}-refused")
 
 
 @contextmanager

@@ -63,12 +63,13 @@ def _begin_attempt(session: Session, job: Job, run: Run, now: datetime) -> None:
 
 
 def _wait_again(session: Session, job: Job, run: Run, transition: Transition, now: datetime) -> None:
-    run.not_before = now + timedelta(seconds=transition.retry_after or 0)
-    if transition.retry_after:
-        message = f"{run.kind}: {transition.message}; trying again in {transition.retry_after:.0f} s"
-        add_event(session, job.id, message, level="warn")
-    else:
+    wait = transition.retry_after or 0.0
+    run.not_before = now + timedelta(seconds=wait)
+    if transition.reason and transition.reason.is_free:
         add_event(session, job.id, f"{run.kind} was {transition.reason} and goes on from its last step later")
+    else:
+        message = f"{run.kind}: {transition.message}; trying again in {wait:.0f} s"
+        add_event(session, job.id, message, level="warn")
 
 
 def _take_outputs(session: Session, job: Job, run: Run) -> None:

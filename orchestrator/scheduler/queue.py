@@ -14,14 +14,17 @@ ACTIVE = (RunState.STARTING, RunState.RUNNING, RunState.STOPPING)
 RANKS = {"low": -1, "normal": 0, "high": 1}
 
 
+Opened = Sequence[tuple[Job, JobRequest]]
+"""Jobs with what they ask for, which is read once a pass."""
+
+
 def plan_jobs(
-    jobs: Sequence[Job], nodes: list[policy.Node] | None, now: datetime, quotas: Mapping[str, policy.Quota]
+    jobs: Opened, nodes: list[policy.Node] | None, now: datetime, quotas: Mapping[str, policy.Quota]
 ) -> policy.Plan:
     """What the policy says of all runs of some jobs."""
     waiting: list[policy.PendingRun] = []
     active: list[policy.ActiveRun] = []
-    for job in jobs:
-        request = JobRequest.model_validate(job.request)
+    for job, request in jobs:
         for run in job.runs:
             gang = policy.Gang.of(request.resources_of(run.kind))
             if run.state in ACTIVE:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.orm.exc import StaleDataError
 
-from ibllm_core.contract.job_spec import RetryPolicy
+from ibllm_core.contract.job_spec import JobRequest, RetryPolicy
 from ibllm_core.contract.run_spec import Outcome
 from ibllm_core.contract.states import JobStatus, RunState, TerminationReason
 from ibllm_core.errors import CoreError
@@ -62,8 +62,9 @@ class Reconciler:
             self._validated_until = validation.settle_validated(session, self._world.shop, self._validated_until)
             jobs = session.scalars(select(Job).where(Job.status.in_(OPEN_STATUSES)).order_by(Job.created_at)).all()
             usage.pause_spent(session, jobs, now)
-            decided = queue.plan_jobs(jobs, nodes, now, usage.quotas_of(session, jobs, now))
-            save_snapshot(session, jobs, nodes, now)
+            opened = [(job, JobRequest.model_validate(job.request)) for job in jobs]
+            decided = queue.plan_jobs(opened, nodes, now, usage.quotas_of(session, jobs, now))
+            save_snapshot(session, opened, nodes, now)
             session.commit()
         if jobs and not effects.service_answers(self._world):
             self._deaf_until = now

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from ibllm_core.contract.api.webhooks import EventType
-from ibllm_core.contract.states import JobStatus, RunKind, RunState, TerminationReason
+from ibllm_core.contract.states import JobStatus, RunState, TerminationReason
 from orchestrator.db.events import add_event
 from orchestrator.db.models import Job, Model, Project
 from orchestrator.jobs.naming import model_name
@@ -17,7 +17,6 @@ from orchestrator.scheduler.queue import ACTIVE
 
 # Who sees a job's end finds it in MLflow, too; where MLflow is away for longer, it gets to know later.
 TRACKING_PATIENCE = timedelta(seconds=20)
-STAGES = (RunKind.STAGE1, RunKind.STAGE2)
 
 
 def settle(session: Session, job: Job, now: datetime) -> None:
@@ -62,7 +61,7 @@ def fail(session: Session, job: Job, now: datetime, *, code: str, message: str, 
 
 
 def _make_model(session: Session, job: Job, now: datetime) -> str:
-    last = next(run for run in reversed(job.runs) if run.kind in STAGES)
+    last = job.stages[-1]
     organization_id = session.get_one(Project, job.project_id).organization_id
     model = Model(
         id=model_name(job, organization_id),

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from ibllm_core.contract.api.common import Page
 from ibllm_core.contract.api.tenants import ProjectCreate, ProjectUpdate, Quotas, ShownProject, ShownUsage
-from ibllm_core.contract.states import JobStatus
+from ibllm_core.contract.states import FINAL_STATUSES
 from orchestrator.api.admin.listing import After, Limit, rows_after, seconds
 from orchestrator.api.admin.rules import (
     InProjectOwner,
@@ -30,7 +30,6 @@ from orchestrator.tenants.bootstrap import DEFAULT_PROJECT
 from orchestrator.tenants.usage import usage_of
 
 router = APIRouter(prefix="/organization/projects", tags=["projects"])
-OPEN = (JobStatus.VALIDATING_FILES, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
 
 
 @router.post("")
@@ -91,7 +90,9 @@ def archive(caller: InProjectOwner, session: SessionOf) -> ShownProject:
     project = open_project_of(session, caller)
     if project.id == DEFAULT_PROJECT:
         raise ConflictError("the operator's own key belongs to this project: it cannot be archived", param="project_id")
-    open_job = session.scalar(select(Job.id).where(Job.project_id == project.id, Job.status.in_(OPEN)).limit(1))
+    open_job = session.scalar(
+        select(Job.id).where(Job.project_id == project.id, Job.status.not_in(FINAL_STATUSES)).limit(1)
+    )
     if open_job is not None:
         raise ConflictError(f"the job {open_job} of this project has not ended: cancel it first", param="project_id")
     project.archived_at = datetime.now(UTC)

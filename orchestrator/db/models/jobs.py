@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Identity, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from ibllm_core.contract.states import JobStatus, RunState
+from ibllm_core.contract.states import JobStatus, RunKind, RunState
 from orchestrator.db.models.base import Base, CreatedAt, Identifier, Json, OfProject
 
 OPEN = "status IN ('validating_files', 'queued', 'running')"
@@ -52,6 +52,11 @@ class Job(Base):
     tracking_closed_at: Mapped[datetime | None]
 
     runs: Mapped[list[Run]] = relationship(back_populates="job", order_by="Run.position", lazy="selectin")
+
+    @property
+    def stages(self) -> list[Run]:
+        """The runs that train; the last one's adapter is the job's model."""
+        return [run for run in self.runs if run.kind in (RunKind.STAGE1, RunKind.STAGE2)]
 
 
 class Run(Base):

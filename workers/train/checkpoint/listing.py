@@ -76,11 +76,8 @@ class Checkpoints:
         self.store.put(layout.manifest(self.prefix(state.step)), json.dumps(manifest, indent=1).encode(), only_new=True)
 
     def remove(self, step: int) -> None:
-        """Delete a checkpoint, its manifest first: what is half deleted does not exist."""
-        prefix = self.prefix(step)
-        self.store.delete(layout.manifest(prefix))
-        for key in self.store.list(f"{prefix}/"):
-            self.store.delete(key)
+        """Delete a checkpoint."""
+        self.store.delete_folder(self.prefix(step))
 
     def validation_losses(self) -> dict[int, float | None]:
         """Of all complete checkpoints by their step; None where it was not measured, or cannot be read."""
